@@ -1,0 +1,28 @@
+# How Strata's own targets are declared. A module is a folder: every *.cpp in it is compiled into strata_<name>, and
+# what it links to is exactly what it may include (doc/architecture.md has the picture, a test checks the includes).
+
+add_library(strata_flags INTERFACE)
+target_compile_features(strata_flags INTERFACE cxx_std_20)
+target_compile_options(strata_flags INTERFACE -Wall -Wextra)
+if(NOT Kokkos_ENABLE_CUDA)
+  # nvcc's host pass and Kokkos's own headers trip over these; g++ and clang do not.
+  target_compile_options(strata_flags INTERFACE -Wpedantic -Wshadow)
+  separate_arguments(arch_flags UNIX_COMMAND "${STRATA_ARCH_FLAGS}")
+  # errno and floating-point traps are never read, and giving them up lets loops with sqrt or a select vectorise.
+  target_compile_options(strata_flags INTERFACE ${arch_flags} -fno-math-errno -fno-trapping-math)
+endif()
+if(STRATA_ENABLE_SANITIZERS)
+  target_compile_options(strata_flags INTERFACE -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
+  target_link_options(strata_flags INTERFACE -fsanitize=address,undefined)
+endif()
+
+# strata_add_module(<name> [LINK target...])
+function(strata_add_module name)
+  cmake_parse_arguments(ARG "" "" "LINK" ${ARGN})
+  file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.cpp)
+  add_library(strata_${name} STATIC ${sources})
+  add_library(strata::${name} ALIAS strata_${name})
+  target_include_directories(strata_${name} PUBLIC ${PROJECT_SOURCE_DIR}/src ${PROJECT_SOURCE_DIR})
+  target_link_libraries(strata_${name} PUBLIC ${ARG_LINK} PRIVATE strata_flags)
+  set_target_properties(strata_${name} PROPERTIES POSITION_INDEPENDENT_CODE ON)
+endfunction()
