@@ -57,6 +57,13 @@ Mat<T> reshape(Mat<T> const& m, Index rows, Index columns) {
   return Mat<T>(m.data(), rows, columns);
 }
 
+/// A batch of equally long sequences, row r = sequence * length + position.
+struct Sequences {
+  Index count = 0;
+  Index length = 0;
+  KOKKOS_INLINE_FUNCTION constexpr Index rows() const { return count * length; }
+};
+
 /// What one call of a kernel moves and computes: main-memory traffic in bytes if nothing stays in cache, and
 /// floating-point operations (a multiply-add counts 2, exp or a division counts 1).
 struct Cost {
