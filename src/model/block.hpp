@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+// A block is the stack of layers of one stage. All blocks keep one contract, which serves training, recomputation,
+// evaluation, prompt reading and byte-by-byte generation alike:
+//
+//   forward : x (sequences, T, D) and the carry of the positions before -> y, the carry T positions on, and the tape
+//   backward: dy, the tape and the gradient of the carry after x -> dx, the gradient of the carry before x
+//
+// Splitting T anywhere changes results by rounding only, forward and backward.
+
+#include <memory>
+
+#include "core/arena.hpp"
+#include "kernels/dropout.hpp"
+#include "kernels/common/types.hpp"
+#include "model/config.hpp"
+#include "model/parameters.hpp"
+
+namespace strata::model {
+
+using kernels::ConstMat;
+using kernels::ConstVec;
+using kernels::ExecSpace;
+using kernels::Mat;
+using kernels::Sequences;
+using kernels::Vec;
+
+/// What a block remembers of the positions it has seen.
+template <class T>
+struct Carry {
+  Index sequences = 0;
+  Index capacity = 0;  ///< positions that `history` has room for
+  Index position = 0;  ///< positions seen
+  /// Grows by one row per position and is never changed behind `position`: keys and values.
+  /// Row (layer * sequences + sequence) * capacity + position. Zero columns if the block keeps none.
+  Mat<T> history;
+  /// Replaced by every call: the shifted half of the last row (Transformer). Row layer * sequences + sequence.
+  /// Empty when nothing follows the span, as for a whole sequence in training.
+  Mat<T> border;
+};
+
+/// What backward needs of a forward call; rebuilt at will from the carry saved before it.
+template <class T>
+struct Tape {
+  Vec<T> data;
+  Sequences shape;
+  bool keeps = true;  ///< false: room for one layer only, for calls that no backward follows
+};
+
+/// Numbers for dropout of one call: rows are numbered along the training stream (kernels/dropout.hpp).
+struct DropoutStream {
+  bool training = false;
+  std::uint64_t seed = 0;
+  std::uint32_t first_site = 0;
+  Index base = 0, length = 1, stride = 1;
+};
+
+/// What every call of a block runs with.
+template <class T>
+struct Pass {
+  ExecSpace space;
+  core::Arena& arena;  ///< scratch, given back before the call returns
+  ParameterStore<T> const& parameters;
+  DropoutStream dropout;
+};
+
+template <class T>
+class Block {
+ public:
+  virtual ~Block() = default;
+
+  virtual Index width() const = 0;
+  virtual Index layers() const = 0;
+  virtual Index history_width() const = 0;
+  virtual Index border_width() const = 0;
+  /// Elements of a tape.
+  virtual Index tape_size(Sequences shape, bool keeps) const = 0;
+  /// Bytes of scratch that forward and backward take from the arena.
+  virtual std::size_t forward_scratch(Sequences shape) const = 0;
+  virtual std::size_t backward_scratch(Sequences shape) const = 0;
+
+  /// Where the caller puts x (rows, D) before forward.
+  Mat<T> input(Tape<T> const& tape) const { return Mat<T>(tape.data.data(), tape.shape.rows(), width()); }
+
+  /// y (rows, D) = the block's output after its final norm. Throws std::logic_error when the block cannot continue from
+  /// a carry (bidirectional encoder) and carry.position > 0.
+  virtual void forward(Pass<T> const& pass, Tape<T> const& tape, Carry<T>& carry, Mat<T> y) const = 0;
+
+  /// dx (rows, D) = . `start` is the position of the span's first row; carry.history must hold the span and all before it.
+  /// dcarry.history is added to (zero before the last span's backward), dcarry.border goes from the gradient of the
+  /// border behind the span to that of the border before it.
+  virtual void backward(Pass<T> const& pass, Tape<T> const& tape, Index start, Carry<T> const& carry,
+                        Carry<T> const& dcarry, ConstMat<T> dy, Mat<T> dx) const = 0;
+
+  /// Useful floating-point operations of a forward call whose first row is at position `start`; a backward call
+  /// does twice that. `square` counts masked pairs of attention as well.
+  virtual double forward_flops(Sequences shape, Index start, bool square = false) const = 0;
+
+  Tape<T> take_tape(core::Arena& arena, Sequences shape, bool keeps) const {
+    return {arena.template vector<T>(tape_size(shape, keeps)), shape, keeps};
+  }
+  /// An empty carry. with_border: the span will be continued.
+  Carry<T> take_carry(core::Arena& arena, Index sequences, Index capacity, bool with_border) const {
+    Carry<T> carry;
+    carry.sequences = sequences;
+    carry.capacity = capacity;
+    carry.history = arena.template matrix<T>(layers() * sequences * capacity, history_width());
+    if (with_border) carry.border = arena.template matrix<T>(layers() * sequences, border_width());
+    return carry;
+  }
+};
+
+/// The block of a stage; declares its parameters under `prefix` ("stage_models.0.").
+/// Throws core::InputError for a block type that is not built in.
+template <class T>
+std::unique_ptr<Block<T>> make_block(BlockConfig const& config, Index width, Index layers, std::string const& prefix,
+                                     Ready ready, ParameterStore<T>& parameters);
+
+}  // namespace strata::model

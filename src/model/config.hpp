@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+// What a model is: the `params` section of a deck, key by key (names as in the MBLM package).
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "kernels/common/types.hpp"
+
+namespace strata::model {
+
+using kernels::Index;
+
+enum class BlockType { transformer, transformer_encoder, mamba1, mamba2 };
+
+/// Positional embedding of a stage, added to (fixed) or rotating (rope) the embeddings of its sub-patches.
+enum class Position { none, fixed, rope };
+
+/// How stages are wired (doc/architecture.md, "Two heads").
+enum class Head { complete, reference };
+
+struct BlockConfig {
+  BlockType block_type = BlockType::transformer;
+  Position pos_emb_type = Position::none;
+  // transformer, transformerEncoder
+  Index attn_head_dims = 0;
+  Index attn_num_heads = 0;
+  bool attn_use_rot_embs = true;
+  double attn_dropout = 0;
+  Index ff_multiplier = 2;
+  double ff_dropout = 0;
+
+  bool causal() const { return block_type != BlockType::transformer_encoder; }
+  Index inner_width() const { return attn_head_dims * attn_num_heads; }
+};
+
+struct ModelConfig {
+  Index num_tokens = 257;    ///< V
+  Index pad_token_id = 256;  ///< pads the last patch; never a target. Its embedding rows are zero and get no gradient.
+  std::vector<Index> hidden_dims;  ///< D, outermost stage first
+  std::vector<Index> num_layers;
+  std::vector<Index> seq_lens;  ///< P
+  std::vector<BlockConfig> block;
+  Head head = Head::complete;
+  /// The MEGABYTE package treats the pad row of its embedding tables as an ordinary, trained row.
+  bool pad_row_is_trained = false;
+
+  std::size_t stages() const { return hidden_dims.size(); }
+  bool is_last(std::size_t stage) const { return stage + 1 == stages(); }
+  /// R_s: bytes that one position of a stage covers.
+  Index bytes_per_position(std::size_t stage) const {
+    Index bytes = 1;
+    for (std::size_t s = stage + 1; s < stages(); ++s) bytes *= seq_lens[s];
+    return bytes;
+  }
+  /// Product of all P: the longest window that fixed positions of the outermost stage allow.
+  Index context() const { return seq_lens.front() * bytes_per_position(0); }
+  /// Rows of one whole sequence of a stage that has `patches` sub-patches. Head `reference` adds the start row as a row of
+  /// its own; the row after the last sub-patch is dropped where causality makes it irrelevant.
+  Index rows(std::size_t stage, Index patches) const {
+    bool const extra = head == Head::reference && (is_last(stage) || !block[stage].causal());
+    return patches + (extra ? 1 : 0);
+  }
+
+  /// Throws core::InputError with the key and the numbers when the sizes cannot work together.
+  void validate() const;
+};
+
+}  // namespace strata::model

@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+// The hierarchy of stages, traversed depth first. One training step:
+//
+//   for each time chunk of the outermost stage:   forward, its carry saved at the border, its tape kept or dropped
+//     for each chunk of the rows just made:       the inner stages below them: forward, loss AND backward, then forgotten
+//   for each time chunk in reverse:               tape rebuilt if dropped, backward
+//
+// Memory is therefore one chunk per inner stage plus the outermost stage's row gradients, carries and one tape.
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "core/arena.hpp"
+#include "kernels/cross_entropy.hpp"
+#include "model/block.hpp"
+#include "model/config.hpp"
+#include "model/parameters.hpp"
+#include "model/stage.hpp"
+
+namespace strata::model {
+
+/// How a step is cut up. Results depend on none of it beyond rounding (outer_recompute: not even that).
+struct Chunking {
+  Index outer_positions = 0;              ///< positions of the outermost stage per time chunk; 0: automatic
+  Index inner_rows = 0;                   ///< rows (positions) per chunk of every inner stage; 0: automatic
+  bool outer_recompute = false;           ///< drop the outermost stage's tapes and rebuild them in backward
+  std::vector<Index> checkpoint_chunks;   ///< the package's train_checkpoint_chunks (stages 2..n): at least so many chunks
+};
+
+/// A batch on the device: what is read and what is predicted.
+struct Batch {
+  kernels::Tokens tokens;
+  kernels::Targets targets;
+  /// Position of the first window in the training stream, for dropout.
+  Index first_sample = 0;
+};
+
+/// Sum of the weighted cross-entropies (nats) and the number of bytes counted in it.
+struct LossSum {
+  double nats = 0;
+  double bytes = 0;
+};
+
+/// Called with each block of rows of the last stage: hidden (rows, D) after the final norm, logits (rows, V) with bias.
+template <class T>
+using RowVisitor = std::function<void(kernels::StageRows const& rows, Mat<T> hidden, Mat<T> logits)>;
+
+template <class T>
+class Hierarchy {
+ public:
+  /// Declares and allocates the parameters (zero; call parameters().initialise or load a checkpoint).
+  /// Throws core::InputError when the configuration does not work.
+  Hierarchy(ModelConfig config, Chunking chunking, bool with_gradients);
+
+  ModelConfig const& config() const { return config_; }
+  ParameterStore<T>& parameters() { return parameters_; }
+  ParameterStore<T> const& parameters() const { return parameters_; }
+
+  /// Makes room for batches of `windows` windows of `length` tokens, so that later calls allocate nothing.
+  void reserve(Index windows, Index length, bool training);
+  /// Bytes that `reserve` will take; the same arithmetic as the steps themselves.
+  std::size_t arena_bytes(Index windows, Index length, bool training) const;
+  std::size_t arena_peak() const { return arena_ ? arena_->peak() : 0; }
+
+  /// Adds `scale` times the gradient of the loss sum to the gradients, and the loss to `totals` (2 doubles on the
+  /// device: nats, bytes). inner_ready runs when the gradients of Ready::before_outer_backward are complete, poll now
+  /// and then afterwards (to let messages progress). Dropout is on when dropout_seed has a value.
+  void forward_backward(Batch const& batch, T scale, Vec<double> totals, std::optional<std::uint64_t> dropout_seed = {},
+                        std::function<void()> const& inner_ready = {}, std::function<void()> const& poll = {});
+
+  /// Loss only. byte_losses: empty, or (windows * padded_length) filled with each byte's weighted nats, -1 where none.
+  void evaluate(Batch const& batch, Vec<double> totals, Vec<T> byte_losses = {});
+
+  /// Forward with a look at every row of the last stage.
+  void visit(Batch const& batch, RowVisitor<T> const& visitor);
+
+  /// Padded length of a window: a whole number of positions of the outermost stage.
+  Index padded_length(Index length) const;
+
+  /// Useful floating-point operations of one forward pass over a batch; a training step does three times as much.
+  /// square: count masked pairs of attention as well.
+  double forward_flops(Index windows, Index length, bool square = false) const;
+
+  std::vector<std::unique_ptr<Stage<T>>> const& stages() const { return stages_; }
+  std::size_t logits_weight() const { return logits_weight_; }
+  std::size_t logits_bias() const { return logits_bias_; }
+
+ private:
+  enum class Mode { train, evaluate, visit };
+  struct Step;  // what one pass over a batch works with
+
+  void run(Step& step);
+  void run_outer(Step& step);
+  void descend(Step& step, std::size_t stage, Index first_sequence, Index sequences, Mat<T> parent, Mat<T> dparent);
+  void head(Step& step, kernels::StageRows const& rows, Mat<T> hidden, Mat<T> dhidden);
+  Index inner_chunk(std::size_t stage, Index windows, Index outer_positions) const;
+  Index outer_chunk(Index positions) const;
+
+  ModelConfig config_;
+  Chunking chunking_;
+  ParameterStore<T> parameters_;
+  std::vector<std::unique_ptr<Stage<T>>> stages_;
+  std::size_t logits_weight_ = 0, logits_bias_ = 0;
+  std::unique_ptr<core::Arena> arena_;
+  std::size_t reserved_ = 0;
+};
+
+}  // namespace strata::model
