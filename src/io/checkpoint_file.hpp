@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+// The checkpoint file of doc/formats.md: named arrays, numbers and texts in groups. Knows nothing of models.
+// A reader never sees a half-written file; every array carries checksums that reading verifies.
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "io/atomic_file.hpp"
+#include "io/hdf5.hpp"
+
+namespace strata::io {
+
+inline constexpr std::int64_t checkpoint_version = 1;
+
+/// Writes <path> beside itself; close() moves it into place. Groups are paths such as "parameters" or
+/// "optimizer/first_moment"; names may contain dots but no slash.
+class CheckpointWriter {
+ public:
+  explicit CheckpointWriter(std::string const& path);
+  ~CheckpointWriter();
+
+  void array(std::string const& group, std::string const& name, Shape const& shape, float const* data);
+  void array(std::string const& group, std::string const& name, Shape const& shape, double const* data);
+  void array(std::string const& group, std::string const& name, Shape const& shape, std::int64_t const* data);
+  /// A long text, for example the deck: a dataset /<name>.
+  void text(std::string const& name, std::string const& value);
+  /// Short texts and numbers: attributes of /<group>; group "/" is the root.
+  void text(std::string const& group, std::string const& key, std::string const& value);
+  void number(std::string const& group, std::string const& key, std::int64_t value);
+  void number(std::string const& group, std::string const& key, double value);
+  void close();
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+class CheckpointReader {
+ public:
+  /// Checks format and version. Throws core::InputError for anything but a readable checkpoint.
+  explicit CheckpointReader(std::string const& path);
+  ~CheckpointReader();
+
+  std::string const& path() const;
+  /// Reads every array once and compares all checksums; throws core::InputError at the first difference.
+  void verify() const;
+
+  bool has_group(std::string const& group) const;
+  /// Names of the arrays in a group, sorted by bytes; empty when the group is missing.
+  std::vector<std::string> names(std::string const& group) const;
+  bool has_array(std::string const& group, std::string const& name) const;
+  Shape shape(std::string const& group, std::string const& name) const;
+  /// Reads into `data`, which holds element_count(shape) elements; throws when the stored shape or type
+  /// differs (float32 may be read as double).
+  void array(std::string const& group, std::string const& name, Shape const& shape, float* data) const;
+  void array(std::string const& group, std::string const& name, Shape const& shape, double* data) const;
+  void array(std::string const& group, std::string const& name, Shape const& shape, std::int64_t* data) const;
+
+  bool has_text(std::string const& name) const;
+  std::string text(std::string const& name) const;
+  bool has(std::string const& group, std::string const& key) const;
+  std::vector<std::string> keys(std::string const& group) const;
+  std::string text(std::string const& group, std::string const& key) const;
+  std::int64_t integer(std::string const& group, std::string const& key) const;
+  double real(std::string const& group, std::string const& key) const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace strata::io
