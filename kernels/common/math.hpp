@@ -10,7 +10,6 @@
 //   normal     1.2e-7 absolute; relative to the result 2e-6 down to x = -5
 
 #include <Kokkos_Core.hpp>
-#include <bit>
 #include <cstdint>
 #include <type_traits>
 
@@ -66,6 +65,12 @@ KOKKOS_FORCEINLINE_FUNCTION constexpr T min(T a, T b) {
   return a < b ? a : b;
 }
 
+/// std::bit_cast, which nvcc refuses in device code; the builtin behind it is accepted by g++, clang and nvcc.
+template <class To, class From>
+KOKKOS_FORCEINLINE_FUNCTION constexpr To bits_as(From from) {
+  return __builtin_bit_cast(To, from);
+}
+
 /// exp(x) = 2^n exp(r) with n = round(x / ln 2) and |r| <= ln 2 / 2, where seven terms of the Taylor series
 /// leave 5e-9.
 KOKKOS_FORCEINLINE_FUNCTION float exp_float(float x) {
@@ -74,7 +79,7 @@ KOKKOS_FORCEINLINE_FUNCTION float exp_float(float x) {
   // Adding 1.5 * 2^23 rounds to an integer, which then stands in the low bits of the sum.
   float const shifted = clamped * 1.44269504F + 12582912.0F;
   float const n = shifted - 12582912.0F;
-  std::int32_t const power = std::bit_cast<std::int32_t>(shifted) - 0x4B400000;
+  std::int32_t const power = bits_as<std::int32_t>(shifted) - 0x4B400000;
   // ln 2 in two parts; the first has few enough bits for n * part to be exact.
   float const r = (clamped - n * 0.693359375F) + n * 2.12194440e-4F;
   float sum = 1.0F / 5040;
@@ -86,8 +91,8 @@ KOKKOS_FORCEINLINE_FUNCTION float exp_float(float x) {
   sum = sum * (r * r) + r + 1.0F;
   // 2^128 is no float: scale in two steps. Unsigned shifts, since a NaN leaves any bits in `power`.
   std::int32_t const half = power >> 1;
-  auto const scale1 = std::bit_cast<float>(static_cast<std::uint32_t>(half + 127) << 23);
-  auto const scale2 = std::bit_cast<float>(static_cast<std::uint32_t>(power - half + 127) << 23);
+  auto const scale1 = bits_as<float>(static_cast<std::uint32_t>(half + 127) << 23);
+  auto const scale2 = bits_as<float>(static_cast<std::uint32_t>(power - half + 127) << 23);
   float const result = sum * scale1 * scale2;
   return x < smallest ? 0.0F : result;
 }
