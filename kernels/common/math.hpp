@@ -65,7 +65,8 @@ KOKKOS_FORCEINLINE_FUNCTION constexpr T min(T a, T b) {
   return a < b ? a : b;
 }
 
-/// std::bit_cast, which nvcc refuses in device code; the builtin behind it is accepted by g++, clang and nvcc.
+/// std::bit_cast, which nvcc refuses in device code; the builtin behind it is accepted by g++, clang and
+/// nvcc.
 template <class To, class From>
 KOKKOS_FORCEINLINE_FUNCTION constexpr To bits_as(From from) {
   return __builtin_bit_cast(To, from);
