@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "core/runtime.hpp"
+
+#include <mpi.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <Kokkos_Core.hpp>
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <iostream>
+#include <new>
+#include <optional>
+#include <string_view>
+#include <thread>
+#include <vector>
+
+#include "core/error.hpp"
+#include "core/log.hpp"
+
+namespace strata::core {
+namespace {
+
+volatile std::sig_atomic_t stop_flag = 0;
+
+extern "C" void handle_stop(int signal) {
+  // The second Ctrl-C of an impatient user ends the process at once.
+  if (signal == SIGINT) {
+    struct sigaction immediate = {};
+    immediate.sa_handler = SIG_DFL;
+    sigaction(SIGINT, &immediate, nullptr);
+  }
+  stop_flag = 1;
+}
+
+struct Outcome {
+  int status = static_cast<int>(ExitStatus::success);
+  std::optional<std::string> error;
+};
+
+Outcome run_body(int argc, char** argv, std::function<int(int, char**)> const& body) {
+  auto const failed = [](std::string message) {
+    return Outcome{static_cast<int>(ExitStatus::failure), std::move(message)};
+  };
+  try {
+    return {body(argc, argv), std::nullopt};
+  } catch (std::bad_alloc const&) {
+    return failed("out of memory");
+  } catch (std::exception const& error) {
+    return failed(error.what());
+  } catch (...) {
+    return failed("an exception of unknown type");
+  }
+}
+
+/// Always one line, whatever a library put into its message.
+void print_error(std::string message) {
+  std::replace(message.begin(), message.end(), '\n', ' ');
+  while (!message.empty() && message.back() == ' ') message.pop_back();
+  std::fprintf(stderr, "strata: %s\n", message.c_str());
+  std::fflush(stderr);
+}
+
+/// The program's status, the same on every rank. A rank that threw may be alone with its error while the
+/// others wait for it in a collective, so it waits a short time only for them to come here too, and then ends
+/// them all.
+int agree(MPI_Comm comm, Outcome const& mine) {
+  int rank = 0;
+  int size = 1;
+  MPI_Comm_rank(comm, &rank);
+  MPI_Comm_size(comm, &size);
+  // The maximum of the first entry names the lowest failed rank, which alone prints.
+  std::array<int, 2> const send = {mine.error ? size - rank : 0, mine.status};
+  std::array<int, 2> all = send;
+  MPI_Request request = MPI_REQUEST_NULL;
+  MPI_Iallreduce(send.data(), all.data(), static_cast<int>(send.size()), MPI_INT, MPI_MAX, comm, &request);
+  if (mine.error) {
+    // Higher ranks are more patient, so that one of several failed ranks speaks before the job ends.
+    auto const patience = std::chrono::milliseconds(2000 + 200 * std::min(rank, 10));
+    auto const deadline = std::chrono::steady_clock::now() + patience;
+    int complete = 0;
+    while (true) {
+      MPI_Test(&request, &complete, MPI_STATUS_IGNORE);
+      if (complete != 0) break;
+      if (std::chrono::steady_clock::now() > deadline) {
+        print_error(*mine.error);
+        MPI_Abort(comm, static_cast<int>(ExitStatus::failure));
+      }
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+  } else {
+    MPI_Wait(&request, MPI_STATUS_IGNORE);
+  }
+  if (all[0] == 0) return all[1];
+  if (all[0] == size - rank) print_error(*mine.error);
+  return static_cast<int>(ExitStatus::failure);
+}
+
+/// Moves the arguments meant for Kokkos (--kokkos-...) out of argv. Kokkos is shown nothing else: some
+/// versions take
+/// --help and --threads for their own.
+std::vector<char*> take_kokkos_arguments(int& argc, char** argv) {
+  std::vector<char*> taken = {argv[0]};
+  int kept = 1;
+  for (int i = 1; i < argc; ++i) {
+    if (std::string_view(argv[i]).starts_with("--kokkos-"))
+      taken.push_back(argv[i]);
+    else
+      argv[kept++] = argv[i];
+  }
+  argc = kept;
+  argv[argc] = nullptr;
+  return taken;
+}
+
+}  // namespace
+
+int run_main(int argc, char** argv, std::function<int(int argc, char** argv)> const& body) {
+  // Only the main thread calls MPI; the reader of the data uses HDF5 without MPI.
+  int provided = 0;
+  if (MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided) != MPI_SUCCESS) {
+    print_error("MPI could not be initialised");
+    return static_cast<int>(ExitStatus::failure);
+  }
+  // A communicator of its own, because collectives that a failed rank never joined may be pending on the
+  // others.
+  MPI_Comm comm = MPI_COMM_NULL;
+  MPI_Comm_dup(MPI_COMM_WORLD, &comm);
+  int rank = 0;
+  MPI_Comm_rank(comm, &rank);
+  if (rank != 0) silence_log();
+
+  int status = static_cast<int>(ExitStatus::failure);
+  {
+    // The OpenMP runtime has read its environment already; this only keeps Kokkos from advising on it.
+    setenv("OMP_PROC_BIND", "false", 0);
+    auto kokkos_arguments = take_kokkos_arguments(argc, argv);
+    int kokkos_argc = static_cast<int>(kokkos_arguments.size());
+    kokkos_arguments.push_back(nullptr);
+    Kokkos::ScopeGuard const kokkos(kokkos_argc, kokkos_arguments.data());
+    status = agree(comm, run_body(argc, argv, body));
+  }
+  // A launcher may end the other ranks as soon as one has exited with an error.
+  std::cout.flush();
+  std::fflush(nullptr);
+  MPI_Comm_free(&comm);
+  MPI_Finalize();
+  return status;
+}
+
+void catch_stop_signals() {
+  struct sigaction action = {};
+  action.sa_handler = handle_stop;
+  action.sa_flags = SA_RESTART;  // a write in progress goes on
+  sigemptyset(&action.sa_mask);
+  for (int const signal : {SIGTERM, SIGUSR1, SIGINT}) sigaction(signal, &action, nullptr);
+}
+
+bool stop_requested() { return stop_flag != 0; }
+
+int number_of_ranks() {
+  int initialised = 0;
+  MPI_Initialized(&initialised);
+  int size = 1;
+  if (initialised != 0) MPI_Comm_size(MPI_COMM_WORLD, &size);
+  return size;
+}
+
+double peak_resident_bytes() {
+  struct rusage usage = {};
+  getrusage(RUSAGE_SELF, &usage);
+  return 1024.0 * static_cast<double>(usage.ru_maxrss);  // Linux counts in KiB
+}
+
+}  // namespace strata::core

@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "parallel/communicator.hpp"
+
+#include <algorithm>
+#include <array>
+#include <stdexcept>
+
+namespace strata::parallel {
+namespace {
+
+double reduce(MPI_Comm comm, double value, MPI_Op operation) {
+  double result = value;
+  check_mpi(MPI_Allreduce(&value, &result, 1, MPI_DOUBLE, operation, comm), "MPI_Allreduce");
+  return result;
+}
+
+}  // namespace
+
+void check_mpi(int code, char const* call) {
+  if (code == MPI_SUCCESS) return;
+  std::array<char, MPI_MAX_ERROR_STRING> text = {};
+  int length = 0;
+  MPI_Error_string(code, text.data(), &length);
+  throw std::runtime_error(std::string(call) + ": " + text.data());
+}
+
+Communicator::Communicator(MPI_Comm parent, std::size_t piece) : piece_(piece) {
+  if (piece == 0 || piece > max_piece)
+    throw std::logic_error("Communicator: a piece has 1 to 2^31 - 1 elements");
+  check_mpi(MPI_Comm_dup(parent, &comm_), "MPI_Comm_dup");
+  check_mpi(MPI_Comm_set_errhandler(comm_, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
+  check_mpi(MPI_Comm_rank(comm_, &rank_), "MPI_Comm_rank");
+  check_mpi(MPI_Comm_size(comm_, &size_), "MPI_Comm_size");
+}
+
+Communicator::~Communicator() { MPI_Comm_free(&comm_); }
+
+double Communicator::sum(double value) const { return reduce(comm_, value, MPI_SUM); }
+double Communicator::max(double value) const { return reduce(comm_, value, MPI_MAX); }
+double Communicator::min(double value) const { return reduce(comm_, value, MPI_MIN); }
+bool Communicator::any(bool value) const { return max(value ? 1.0 : 0.0) > 0.0; }
+
+void Communicator::sum_in_place(double* values, std::size_t count) const {
+  for (std::size_t begin = 0; begin < count; begin += piece_) {
+    int const n = static_cast<int>(std::min(piece_, count - begin));
+    check_mpi(MPI_Allreduce(MPI_IN_PLACE, values + begin, n, MPI_DOUBLE, MPI_SUM, comm_), "MPI_Allreduce");
+  }
+}
+
+void Communicator::barrier() const { check_mpi(MPI_Barrier(comm_), "MPI_Barrier"); }
+
+void Communicator::broadcast(void* data, std::size_t bytes, int root) const {
+  for (std::size_t begin = 0; begin < bytes; begin += piece_) {
+    int const n = static_cast<int>(std::min(piece_, bytes - begin));
+    check_mpi(MPI_Bcast(static_cast<char*>(data) + begin, n, MPI_BYTE, root, comm_), "MPI_Bcast");
+  }
+}
+
+std::string Communicator::broadcast(std::string text, int root) const {
+  unsigned long long size = text.size();
+  broadcast(&size, sizeof size, root);
+  text.resize(size);
+  broadcast(text.data(), text.size(), root);
+  return text;
+}
+
+}  // namespace strata::parallel
