@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/rotary.hpp"
+
+#include "kernels/common/check.hpp"
+#include "kernels/common/row_ops.hpp"
+
+namespace strata::kernels {
+namespace {
+
+/// f(head, pair) for every pair of features of every head of one row.
+template <class F>
+KOKKOS_INLINE_FUNCTION void for_pairs(Lanes const& lanes, Index heads, Index pairs, F const& f) {
+  if constexpr (on_device) {
+    lanes.loop(heads * pairs, [&](Index i) { f(i / pairs, i % pairs); });
+  } else {
+    for (Index head = 0; head < heads; ++head) lanes.loop(pairs, [&](Index pair) { f(head, pair); });
+  }
+}
+
+/// out = in with each pair (c, c + pairs) of each head turned by the angle whose cosine and sine the table
+/// row holds, backwards where direction = -1. in and out may be the same row.
+template <class T>
+KOKKOS_INLINE_FUNCTION void rotate(Lanes const& lanes, Index heads, Index head_dim, T direction,
+                                   T const* table, T const* in, T* out) {
+  Index const pairs = head_dim / 2;
+  for_pairs(lanes, heads, pairs, [&](Index head, Index pair) {
+    Index const first = head * head_dim + pair, second = first + pairs;
+    T const cosine = table[pair], sine = direction * table[pairs + pair];
+    T const a = in[first], b = in[second];
+    out[first] = a * cosine - b * sine;
+    out[second] = b * cosine + a * sine;
+  });
+}
+
+template <class T>
+KOKKOS_INLINE_FUNCTION void copy(Lanes const& lanes, Index n, T const* in, T* out) {
+  lanes.loop(n, [&](Index c) { out[c] = in[c]; });
+}
+
+/// The shapes that both directions share; returns H * d.
+template <class T>
+Index require_shapes(Sequences shape, Index start, Index heads, ConstMat<T> table, ConstMat<T> q,
+                     ConstMat<T> qkv, KeyValues<T> const& key_values) {
+  Index const width = q.extent(1);
+  STRATA_REQUIRE(heads > 0 && width % heads == 0, "width " << width << ", heads " << heads);
+  STRATA_REQUIRE(Index(q.extent(0)) == shape.rows() && Index(qkv.extent(0)) == shape.rows() &&
+                     Index(qkv.extent(1)) == 3 * width,
+                 "q has width " << width << ", qkv " << qkv.extent(1));
+  STRATA_REQUIRE(
+      start >= 0 && start + shape.length <= key_values.capacity &&
+          Index(key_values.data.extent(0)) >= shape.count * key_values.capacity &&
+          Index(key_values.data.extent(1)) == 2 * width,
+      "positions " << start << " to " << start + shape.length << ", capacity " << key_values.capacity);
+  if (table.data() != nullptr) {
+    STRATA_REQUIRE(
+        Index(table.extent(0)) >= shape.length && Index(table.extent(1)) == width / heads &&
+            width / heads % 2 == 0,
+        "table (" << table.extent(0) << ", " << table.extent(1) << ") for heads of " << width / heads);
+  }
+  return width;
+}
+
+}  // namespace
+
+template <class T>
+void rotary_table(ExecSpace const& space, Index first, Mat<T> cosine_sine) {
+  Index const length = cosine_sine.extent(0), head_dim = cosine_sine.extent(1), pairs = head_dim / 2;
+  STRATA_REQUIRE(head_dim % 2 == 0, "heads of " << head_dim);
+  for_tiles(
+      space, "strata::rotary::rotary_table", length, pairs, KOKKOS_LAMBDA(Tile const& tile) {
+        T frequency[tile_columns];
+        for (int i = 0; i < tile.width; ++i) {
+          double const exponent = -2.0 * static_cast<double>(tile.column + i) / static_cast<double>(head_dim);
+          frequency[i] = static_cast<T>(math::pow(10000.0, exponent));
+        }
+        for (Index row = tile.row_begin; row < tile.row_end; ++row) {
+          for (int i = 0; i < tile.width; ++i) {
+            T const angle = static_cast<T>(first + row) * frequency[i];
+            cosine_sine(row, tile.column + i) = math::cos(angle);
+            cosine_sine(row, pairs + tile.column + i) = math::sin(angle);
+          }
+        }
+      });
+}
+
+template <class T>
+void split_rotate_forward(ExecSpace const& space, Sequences shape, Index start, Index heads,
+                          ConstMat<T> cosine_sine, ConstMat<T> qkv, Mat<T> q, KeyValues<T> key_values) {
+  Index const width = require_shapes<T>(shape, start, heads, cosine_sine, q, qkv, key_values);
+  Mat<T> const stored = key_values.data;
+  Index const capacity = key_values.capacity;
+  bool const turning = cosine_sine.data() != nullptr;
+  for_rows(
+      space, "strata::rotary::split_rotate_forward", shape.rows(), 3 * width,
+      KOKKOS_LAMBDA(Lanes const& lanes, Index row) {
+        Index const sequence = row / shape.length, position = row - sequence * shape.length;
+        T const* const in = &qkv(row, 0);
+        T* const query = &q(row, 0);
+        T* const key = &stored(sequence * capacity + start + position, 0);
+        if (turning) {
+          T const* const table = &cosine_sine(position, 0);
+          rotate(lanes, heads, width / heads, T(1), table, in, query);
+          rotate(lanes, heads, width / heads, T(1), table, in + width, key);
+        } else {
+          copy(lanes, width, in, query);
+          copy(lanes, width, in + width, key);
+        }
+        copy(lanes, width, in + 2 * width, key + width);
+      });
+}
+
+template <class T>
+void split_rotate_backward(ExecSpace const& space, Sequences shape, Index start, Index heads,
+                           ConstMat<T> cosine_sine, ConstMat<T> dq, KeyValues<T> dkey_values, Mat<T> dqkv) {
+  Index const width = require_shapes<T>(shape, start, heads, cosine_sine, dq, dqkv, dkey_values);
+  Mat<T> const stored = dkey_values.data;
+  Index const capacity = dkey_values.capacity;
+  bool const turning = cosine_sine.data() != nullptr;
+  for_rows(
+      space, "strata::rotary::split_rotate_backward", shape.rows(), 3 * width,
+      KOKKOS_LAMBDA(Lanes const& lanes, Index row) {
+        Index const sequence = row / shape.length, position = row - sequence * shape.length;
+        T* const out = &dqkv(row, 0);
+        T const* const query = &dq(row, 0);
+        T const* const key = &stored(sequence * capacity + start + position, 0);
+        if (turning) {
+          T const* const table = &cosine_sine(position, 0);
+          rotate(lanes, heads, width / heads, T(-1), table, query, out);
+          rotate(lanes, heads, width / heads, T(-1), table, key, out + width);
+        } else {
+          copy(lanes, width, query, out);
+          copy(lanes, width, key, out + width);
+        }
+        copy(lanes, width, key + width, out + 2 * width);
+      });
+}
+
+template <class T>
+Cost split_rotate_cost(Sequences shape, Index heads, Index head_dim) {
+  double const width = static_cast<double>(heads * head_dim), rows = static_cast<double>(shape.rows());
+  double const table = static_cast<double>(shape.length * head_dim);
+  return {(3 * rows * width + table) * sizeof(T), 3 * rows * width * sizeof(T), 6 * rows * width};
+}
+
+#define STRATA_ROTARY(T)                                                                                     \
+  template void rotary_table<T>(ExecSpace const&, Index, Mat<T>);                                            \
+  template void split_rotate_forward<T>(ExecSpace const&, Sequences, Index, Index, ConstMat<T>, ConstMat<T>, \
+                                        Mat<T>, KeyValues<T>);                                               \
+  template void split_rotate_backward<T>(ExecSpace const&, Sequences, Index, Index, ConstMat<T>,             \
+                                         ConstMat<T>, KeyValues<T>, Mat<T>);                                 \
+  template Cost split_rotate_cost<T>(Sequences, Index, Index);
+STRATA_INSTANTIATE(STRATA_ROTARY)
+
+}  // namespace strata::kernels
