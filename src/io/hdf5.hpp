@@ -79,26 +79,27 @@ class Dataset {
   Shape const& shape() const { return shape_; }
   Index size() const { return element_count(shape_); }
 
-  /// Reads all elements, row-major. `out` must have exactly size() elements. Allowed: the stored type itself,
-  /// float32 into double, any integer into a wider one of the same sign or from unsigned into int64 (values
-  /// are checked).
+  /// Reads all elements, row-major. `out` must have exactly size() elements. The stored type must be T
+  /// itself, or one whose values T holds exactly: float32 for double, a narrower integer for a wider one.
   template <class T>
   void read(std::span<T> out) const;
   /// Reads elements [first, first + out.size()) of a 1-D dataset.
   template <class T>
   void read(Index first, std::span<T> out) const;
-  /// Writes all elements, row-major.
+  /// Writes all elements, row-major, and flushes.
   template <class T>
   void write(std::span<T const> in);
-  /// Appends to an extendible dataset.
+  /// Appends to an extendible dataset. What is appended may wait in a buffer until flush().
   template <class T>
   void append(std::span<T const> in);
+  /// Hands everything to the operating system; throws core::InputError when the disk does not take it.
+  void flush();
 
  private:
   friend class File;
   Dataset(Handle id, std::string file, std::string path);
   [[noreturn]] void fail(std::string const& what) const;
-  void check_storage() const;
+  void check_layout() const;
 
   Handle id_;
   std::string file_, path_;
