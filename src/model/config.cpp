@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/config.hpp"
+
+#include <fmt/format.h>
+
+#include <limits>
+
+#include "core/error.hpp"
+#include "model/cost.hpp"
+
+namespace strata::model {
+
+namespace {
+
+constexpr std::size_t most_stages = 8;
+
+[[noreturn]] void fail(std::string const& message) { throw core::InputError(message); }
+
+void check_positive(char const* key, std::vector<Index> const& values) {
+  for (std::size_t s = 0; s < values.size(); ++s)
+    if (values[s] < 1)
+      fail(fmt::format("{} of stage {} must be at least 1; it is {}", key, s + 1, values[s]));
+}
+
+void check_probability(char const* key, std::size_t stage, double value) {
+  if (!(value >= 0 && value < 1))
+    fail(
+        fmt::format("block: {} of stage {} must be at least 0 and below 1; it is {}", key, stage + 1, value));
+}
+
+void check_block(ModelConfig const& config, std::size_t s) {
+  BlockConfig const& b = config.block[s];
+  if (b.pos_emb_type == Position::rope && config.hidden_dims[s] % 2 != 0)
+    fail(fmt::format("hidden_dims of stage {} is {}; pos_emb_type rope rotates pairs and needs an even width",
+                     s + 1, config.hidden_dims[s]));
+  if (b.block_type != BlockType::transformer && b.block_type != BlockType::transformer_encoder) return;
+  if (b.attn_head_dims < 1 || b.attn_num_heads < 1)
+    fail(fmt::format(
+        "block: attn_head_dims and attn_num_heads of stage {} must be at least 1; they are {} and {}", s + 1,
+        b.attn_head_dims, b.attn_num_heads));
+  if (b.ff_multiplier < 1)
+    fail(
+        fmt::format("block: ff_multiplier of stage {} must be at least 1; it is {}", s + 1, b.ff_multiplier));
+  if (b.attn_use_rot_embs && b.attn_head_dims % 2 != 0)
+    fail(fmt::format(
+        "block: attn_head_dims of stage {} is {}; rotary positions rotate pairs and need an even width",
+        s + 1, b.attn_head_dims));
+  check_probability("attn_dropout", s, b.attn_dropout);
+  check_probability("ff_dropout", s, b.ff_dropout);
+  if (!b.causal() && config.head == Head::complete)
+    fail(fmt::format(
+        "block: stage {} is a transformerEncoder, which sees the bytes it predicts; it works with head "
+        "reference only",
+        s + 1));
+}
+
+/// The products that sizes are made of must fit 64 bits. They are compared as doubles before any is formed as
+/// integer.
+void check_products(ModelConfig const& config) {
+  double context = 1;
+  for (Index const length : config.seq_lens) context *= static_cast<double>(length);
+  if (context >= 0x1p62)
+    fail(fmt::format("seq_lens: the product of [{}] is {:.3g} bytes, more than 64 bits can count",
+                     fmt::join(config.seq_lens, ", "), context));
+  double const count = approximate_parameter_count(config);
+  if (count >= 0x1p58)
+    fail(fmt::format("hidden_dims: the sizes make {:.3g} parameters, more than 64 bits can address", count));
+}
+
+}  // namespace
+
+void ModelConfig::validate() const {
+  if (hidden_dims.size() != num_layers.size() || hidden_dims.size() != seq_lens.size())
+    fail(fmt::format(
+        "hidden_dims has {} entries, num_layers {} and seq_lens {}; each needs one for each stage",
+        hidden_dims.size(), num_layers.size(), seq_lens.size()));
+  if (stages() < 1 || stages() > most_stages)
+    fail(fmt::format("hidden_dims describes {} stages; a model has 1 to {}", stages(), most_stages));
+  if (block.size() != stages())
+    fail(fmt::format("block has {} entries for {} stages; it needs one for each stage", block.size(),
+                     stages()));
+  check_positive("hidden_dims", hidden_dims);
+  check_positive("num_layers", num_layers);
+  check_positive("seq_lens", seq_lens);
+  if (num_tokens < 1 || num_tokens > 65536)
+    fail(fmt::format("num_tokens must be at least 1 and at most 65536; it is {}", num_tokens));
+  if (pad_token_id < 0 || pad_token_id >= num_tokens)
+    fail(fmt::format("pad_token_id must be at least 0 and below num_tokens {}; it is {}", num_tokens,
+                     pad_token_id));
+  for (std::size_t s = 0; s < stages(); ++s) check_block(*this, s);
+  check_products(*this);
+}
+
+}  // namespace strata::model
