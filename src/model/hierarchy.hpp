@@ -63,6 +63,7 @@ class Hierarchy {
   void reserve(Index windows, Index length, bool training);
   /// Bytes that `reserve` will take; the same arithmetic as the steps themselves.
   std::size_t arena_bytes(Index windows, Index length, bool training) const;
+  /// The most that was in use at once since `reserve`.
   std::size_t arena_peak() const { return arena_ ? arena_->peak() : 0; }
 
   /// Adds `scale` times the gradient of the loss sum to the gradients, and the loss to `totals` (2 doubles on the
@@ -89,15 +90,14 @@ class Hierarchy {
   std::size_t logits_bias() const { return logits_bias_; }
 
  private:
-  enum class Mode { train, evaluate, visit };
   struct Step;  // what one pass over a batch works with
 
-  void run(Step& step);
-  void run_outer(Step& step);
-  void descend(Step& step, std::size_t stage, Index first_sequence, Index sequences, Mat<T> parent, Mat<T> dparent);
-  void head(Step& step, kernels::StageRows const& rows, Mat<T> hidden, Mat<T> dhidden);
-  Index inner_chunk(std::size_t stage, Index windows, Index outer_positions) const;
-  Index outer_chunk(Index positions) const;
+  void run(Step& step) const;
+  void children(Step& step, std::size_t stage, kernels::StageRows const& rows, Mat<T> y, Mat<T> dy) const;
+  void descend(Step& step, std::size_t stage, Index first_sequence, Mat<T> parent, Mat<T> dparent) const;
+  void head(Step& step, kernels::StageRows const& rows, Mat<T> hidden, Mat<T> dhidden) const;
+  Index outer_chunk(Index windows, Index length) const;
+  Index inner_chunk(std::size_t stage, Index sequences_in_batch) const;
 
   ModelConfig config_;
   Chunking chunking_;

@@ -77,9 +77,9 @@ class ParameterStore {
   kernels::Vec<T> gradients() const { return kernels::Vec<T>(gradients_.data(), gradients_.extent(0)); }
 
   kernels::Mat<T> value(std::size_t p) const { return matrix(values_, p); }
-  kernels::Vec<T> vector(std::size_t p) const { return flat(matrix(values_, p)); }
+  kernels::Vec<T> vector(std::size_t p) const { return kernels::flat(matrix(values_, p)); }
   kernels::Mat<T> gradient(std::size_t p) const { return matrix(gradients_, p); }
-  kernels::Vec<T> gradient_vector(std::size_t p) const { return flat(matrix(gradients_, p)); }
+  kernels::Vec<T> gradient_vector(std::size_t p) const { return kernels::flat(matrix(gradients_, p)); }
   /// Two adjacent matrices of equal width as one.
   kernels::Mat<T> stacked_value(std::size_t first, std::size_t second) const { return stacked(values_, first, second); }
   kernels::Mat<T> stacked_gradient(std::size_t first, std::size_t second) const {

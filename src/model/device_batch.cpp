@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/device_batch.hpp"
+
+#include <string>
+#include <utility>
+
+#include "core/error.hpp"
+#include "kernels/common/check.hpp"
+
+namespace strata::model {
+
+namespace {
+
+template <class U>
+void copy(ExecSpace const& space, Kokkos::View<U*, kernels::MemSpace> const& to, U const* from, Index n) {
+  Kokkos::View<U const*, Kokkos::HostSpace, Kokkos::MemoryTraits<Kokkos::Unmanaged>> const source(from, n);
+  Kokkos::deep_copy(space, Kokkos::subview(to, std::pair<Index, Index>(0, n)), source);
+}
+
+template <class U>
+void check_tokens(U const* tokens, HostWindows const& windows, Index num_tokens) {
+  for (std::size_t r = 0; r < windows.lengths.size(); ++r) {
+    U const* const row = tokens + static_cast<Index>(r) * windows.stride;
+    for (Index i = 0; i < windows.lengths[r]; ++i) {
+      if (row[i] >= num_tokens)
+        throw core::InputError("the data holds the token " + std::to_string(row[i]) +
+                               ", but the model's num_tokens is " + std::to_string(num_tokens));
+    }
+  }
+}
+
+}  // namespace
+
+HostWindows HostWindows::rows(Index begin, Index end) const {
+  HostWindows part = *this;
+  if (bytes) part.bytes += begin * stride;
+  if (ids) part.ids += begin * stride;
+  if (weights) part.weights += begin * stride;
+  part.lengths = lengths.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(end - begin));
+  part.first_sample += begin;
+  return part;
+}
+
+DeviceBatch::DeviceBatch(Index windows, Index length, bool wide, bool weights)
+    : windows_(windows),
+      length_(length),
+      bytes_("strata::batch_bytes", wide ? 0 : windows * length),
+      ids_("strata::batch_ids", wide ? windows * length : 0),
+      weights_("strata::batch_weights", weights ? windows * length : 0),
+      lengths_("strata::batch_lengths", windows) {}
+
+Batch DeviceBatch::upload(ExecSpace const& space, HostWindows const& windows, ModelConfig const& config,
+                          Index padded_length) {
+  auto const count = static_cast<Index>(windows.lengths.size());
+  STRATA_REQUIRE(count <= windows_ && windows.stride <= length_, count << " windows of " << windows.stride
+                                                                       << " tokens, room for " << windows_
+                                                                       << " of " << length_);
+  STRATA_REQUIRE((windows.bytes != nullptr) != (windows.ids != nullptr), "one of bytes and ids");
+  Index const n = count * windows.stride;
+  Batch batch;
+  if (windows.bytes) {
+    if (config.num_tokens < 256) check_tokens(windows.bytes, windows, config.num_tokens);
+    copy(space, bytes_, windows.bytes, n);
+    batch.tokens.bytes = bytes_.data();
+  } else {
+    check_tokens(windows.ids, windows, config.num_tokens);
+    copy(space, ids_, windows.ids, n);
+    batch.tokens.ids = ids_.data();
+  }
+  copy(space, lengths_, windows.lengths.data(), count);
+  if (windows.weights) copy(space, weights_, windows.weights, n);
+  space.fence();  // the caller may reuse its memory
+  batch.tokens.lengths = lengths_.data();
+  batch.tokens.windows = count;
+  batch.tokens.stride = windows.stride;
+  batch.tokens.padded_length = padded_length;
+  batch.tokens.pad = static_cast<std::int32_t>(config.pad_token_id);
+  batch.targets.tokens = batch.tokens;
+  batch.targets.weights = windows.weights ? weights_.data() : nullptr;
+  batch.targets.ignored = static_cast<std::int32_t>(config.pad_token_id);
+  batch.targets.prediction =
+      config.head == Head::complete ? kernels::Prediction::same : kernels::Prediction::next;
+  batch.first_sample = windows.first_sample;
+  return batch;
+}
+
+}  // namespace strata::model

@@ -1,0 +1,393 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/hierarchy.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/byte_losses.hpp"
+#include "kernels/common/check.hpp"
+#include "kernels/linear.hpp"
+#include "kernels/reduce.hpp"
+
+namespace strata::model {
+
+using kernels::reshape;
+using kernels::rows;
+using kernels::StageRows;
+
+namespace {
+
+/// Automatic chunk sizes in matrix elements (rows * width). On a CPU an inner chunk's arrays should stay in cache, yet
+/// hold enough rows for matrix products at full speed; a GPU wants enough rows to fill it (doc/architecture.md).
+constexpr Index inner_elements = kernels::on_device ? Index(1) << 25 : Index(1) << 18;
+constexpr Index least_inner_rows = 512;
+constexpr Index most_inner_rows = kernels::on_device ? Index(1) << 17 : Index(1) << 13;
+constexpr Index outer_elements = kernels::on_device ? Index(1) << 25 : Index(1) << 20;
+constexpr Index least_outer_rows = 256;
+
+Index ceil_div(Index a, Index b) { return (a + b - 1) / b; }
+
+}  // namespace
+
+template <class T>
+struct Hierarchy<T>::Step {
+  enum class Mode { train, evaluate, visit };
+
+  Step(Mode what, core::Arena& memory, Index count, Index length)
+      : mode(what), arena(memory), windows(count), padded_length(length) {}
+  Step(Mode what, core::Arena& memory, Batch const& of)
+      : mode(what), arena(memory), windows(of.tokens.windows), padded_length(of.tokens.padded_length), batch(&of) {}
+
+  Mode mode;
+  core::Arena& arena;
+  Index windows;
+  Index padded_length;
+  Batch const* batch = nullptr;  // null when measuring
+  T scale = 1;
+  Vec<double> totals;
+  Vec<T> byte_losses;
+  RowVisitor<T> const* visitor = nullptr;
+  std::optional<std::uint64_t> dropout_seed;
+  std::function<void()> inner_ready, poll;
+
+  bool trains() const { return mode == Mode::train; }
+  bool measures() const { return arena.is_measuring(); }
+
+  /// Runs a call that takes `scratch` bytes from the arena, or only accounts for them.
+  template <class F>
+  void call(std::size_t scratch, F const& f) {
+    if (!measures()) return f();
+    core::Arena::Frame const frame(arena);
+    arena.template vector<char>(static_cast<Index>(scratch));
+  }
+
+  Pass<T> pass(Hierarchy const& model, std::size_t stage, StageRows const& r) const {
+    Pass<T> p{ExecSpace(), arena, model.parameters_, {}};
+    if (!dropout_seed || batch == nullptr) return p;
+    // Rows are numbered along the training stream: sample, sequence, position.
+    Index const whole = model.config_.rows(stage, r.patches);
+    Index const sequences_per_window = padded_length / (r.patches * r.patch_bytes);
+    p.dropout.training = true;
+    p.dropout.seed = *dropout_seed;
+    p.dropout.first_site = static_cast<std::uint32_t>(stage) << 16;
+    p.dropout.base =
+        (batch->first_sample * sequences_per_window + r.first_sequence) * whole + r.first_position;
+    p.dropout.length = r.shape.length;
+    p.dropout.stride = whole;
+    return p;
+  }
+};
+
+template <class T>
+Hierarchy<T>::Hierarchy(ModelConfig config, Chunking chunking, bool with_gradients)
+    : config_(std::move(config)), chunking_(std::move(chunking)) {
+  config_.validate();
+  for (std::size_t s = 0; s < config_.stages(); ++s)
+    stages_.push_back(std::make_unique<Stage<T>>(config_, s, parameters_));
+  Index const width = config_.hidden_dims.back();
+  Initial const uniform{Initial::Kind::uniform, 1 / std::sqrt(static_cast<double>(width))};
+  Ready const ready = config_.stages() == 1 ? Ready::at_end : Ready::before_outer_backward;
+  logits_weight_ = parameters_.declare("to_logits.weight", {config_.num_tokens, width}, uniform, ready);
+  logits_bias_ = parameters_.declare("to_logits.bias", {config_.num_tokens}, uniform, ready);
+  parameters_.allocate(with_gradients);
+}
+
+template <class T>
+Index Hierarchy<T>::padded_length(Index length) const {
+  Index const bytes = config_.bytes_per_position(0);
+  return ceil_div(length, bytes) * bytes;
+}
+
+template <class T>
+Index Hierarchy<T>::outer_chunk(Index windows, Index length) const {
+  if (!config_.block[0].causal()) return length;  // a bidirectional stage sees its sequence whole
+  if (chunking_.outer_positions > 0) return std::min(length, chunking_.outer_positions);
+  Index const total_rows = std::max(least_outer_rows, outer_elements / config_.hidden_dims[0]);
+  return std::min(length, std::max<Index>(1, total_rows / windows));
+}
+
+template <class T>
+Index Hierarchy<T>::inner_chunk(std::size_t stage, Index sequences_in_batch) const {
+  Index const length = config_.rows(stage, config_.seq_lens[stage]);
+  Index chunk_rows = chunking_.inner_rows;
+  if (chunk_rows == 0)
+    chunk_rows = std::clamp(inner_elements / config_.hidden_dims[stage], least_inner_rows, most_inner_rows);
+  Index chunk = std::max<Index>(1, chunk_rows / length);
+  if (!chunking_.checkpoint_chunks.empty())
+    chunk = std::min(chunk, ceil_div(sequences_in_batch, chunking_.checkpoint_chunks[stage - 1]));
+  return std::min(chunk, sequences_in_batch);
+}
+
+template <class T>
+std::size_t Hierarchy<T>::arena_bytes(Index windows, Index length, bool training) const {
+  core::Arena measuring = core::Arena::measuring();
+  Step step(training ? Step::Mode::train : Step::Mode::evaluate, measuring, windows, padded_length(length));
+  run(step);
+  return measuring.peak();
+}
+
+template <class T>
+void Hierarchy<T>::reserve(Index windows, Index length, bool training) {
+  std::size_t const bytes = arena_bytes(windows, length, training);
+  if (arena_ && bytes <= reserved_) return;
+  arena_.reset();
+  arena_ = std::make_unique<core::Arena>(bytes);
+  reserved_ = bytes;
+}
+
+template <class T>
+void Hierarchy<T>::forward_backward(Batch const& batch, T scale, Vec<double> totals,
+                                    std::optional<std::uint64_t> dropout_seed, std::function<void()> const& inner_ready,
+                                    std::function<void()> const& poll) {
+  reserve(batch.tokens.windows, batch.tokens.padded_length, true);
+  Step step(Step::Mode::train, *arena_, batch);
+  step.scale = scale;
+  step.totals = totals;
+  step.dropout_seed = dropout_seed;
+  step.inner_ready = inner_ready;
+  step.poll = poll;
+  run(step);
+}
+
+template <class T>
+void Hierarchy<T>::evaluate(Batch const& batch, Vec<double> totals, Vec<T> byte_losses) {
+  reserve(batch.tokens.windows, batch.tokens.padded_length, false);
+  Step step(Step::Mode::evaluate, *arena_, batch);
+  step.totals = totals;
+  step.byte_losses = byte_losses;
+  if (byte_losses.extent(0) > 0) Kokkos::deep_copy(ExecSpace(), byte_losses, T(-1));
+  run(step);
+}
+
+template <class T>
+void Hierarchy<T>::visit(Batch const& batch, RowVisitor<T> const& visitor) {
+  reserve(batch.tokens.windows, batch.tokens.padded_length, false);
+  Step step(Step::Mode::visit, *arena_, batch);
+  step.visitor = &visitor;
+  run(step);
+}
+
+/// The outermost stage, in time chunks.
+template <class T>
+void Hierarchy<T>::run(Step& step) const {
+  core::Arena& arena = step.arena;
+  core::Arena::Frame const frame(arena);
+  Stage<T> const& stage = *stages_[0];
+  Block<T> const& block = stage.block();
+  Index const windows = step.windows;
+  Index const width = stage.width();
+  Index const positions = step.padded_length / config_.bytes_per_position(0);
+  STRATA_REQUIRE(config_.block[0].pos_emb_type != Position::fixed || positions <= config_.seq_lens[0],
+                 "a window of " << step.padded_length << " bytes has " << positions
+                                << " positions in the outermost stage, whose position table ends at "
+                                << config_.seq_lens[0]);
+  Index const length = config_.rows(0, positions);
+  Index const chunk = outer_chunk(windows, length);
+  Index const chunks = ceil_div(length, chunk);
+  bool const recompute = step.trains() && chunking_.outer_recompute && chunks > 1;
+  auto const chunk_rows = [&](Index c) {
+    StageRows r;
+    r.shape = {windows, std::min(chunk, length - c * chunk)};
+    r.first_position = c * chunk;
+    r.patches = positions;
+    r.patch_bytes = config_.bytes_per_position(0);
+    return r;
+  };
+
+  Carry<T> carry = block.take_carry(arena, windows, length, chunks > 1);
+  Carry<T> dcarry;
+  Mat<T> saved_borders, dy_all;
+  if (step.trains()) {
+    dcarry = block.take_carry(arena, windows, length, chunks > 1);
+    dy_all = arena.template matrix<T>(windows * length, width);
+    if (recompute) saved_borders = arena.template matrix<T>(chunks, block.layers() * windows * block.border_width());
+  }
+  auto const saved_border = [&](Index c) {
+    return Mat<T>(saved_borders.data() + c * static_cast<Index>(saved_borders.extent(1)), carry.border.extent(0),
+                  carry.border.extent(1));
+  };
+  std::vector<typename Stage<T>::StageTape> tapes;
+  for (Index c = 0; c < (step.trains() && !recompute ? chunks : 1); ++c)
+    tapes.push_back(stage.take_tape(arena, chunk_rows(c), step.trains()));
+  auto const tape_of = [&](Index c) {
+    typename Stage<T>::StageTape tape = tapes[tapes.size() > 1 ? c : 0];
+    tape.block.shape = chunk_rows(c).shape;
+    return tape;
+  };
+  Mat<T> const y_all = arena.template matrix<T>(windows * chunk, width);
+  auto const forward = [&](Index c) {
+    StageRows const r = chunk_rows(c);
+    typename Stage<T>::StageTape const tape = tape_of(c);
+    Pass<T> const pass = step.pass(*this, 0, r);
+    step.call(stage.input_scratch(r, false),
+              [&] { stage.forward_input(pass, step.batch->tokens, r, Mat<T>(), tape); });
+    step.call(block.forward_scratch(r.shape), [&] { block.forward(pass, tape.block, carry, rows(y_all, 0, r.shape.rows())); });
+  };
+
+  for (Index c = 0; c < chunks; ++c) {
+    StageRows const r = chunk_rows(c);
+    if (recompute && c > 0 && !step.measures()) Kokkos::deep_copy(ExecSpace(), saved_border(c), carry.border);
+    forward(c);
+    Mat<T> const y = rows(y_all, 0, r.shape.rows());
+    Mat<T> const dy =
+        step.trains() ? rows(dy_all, windows * c * chunk, windows * c * chunk + r.shape.rows()) : Mat<T>();
+    if (config_.is_last(0)) {
+      head(step, r, y, dy);
+    } else {
+      if (step.trains() && length > positions && !step.measures()) Kokkos::deep_copy(ExecSpace(), dy, T(0));
+      children(step, 0, r, y, dy);
+    }
+    if (step.measures()) break;
+  }
+  if (!step.trains()) return;
+  if (step.inner_ready) step.inner_ready();
+
+  if (!step.measures()) {
+    Kokkos::deep_copy(ExecSpace(), dcarry.history, T(0));
+    if (dcarry.border.data() != nullptr) Kokkos::deep_copy(ExecSpace(), dcarry.border, T(0));
+  }
+  for (Index c = chunks - 1; c >= 0; --c) {
+    if (step.measures()) c = 0;  // the first chunk is the largest
+    StageRows const r = chunk_rows(c);
+    if (recompute && c + 1 < chunks) {
+      if (c > 0 && !step.measures()) Kokkos::deep_copy(ExecSpace(), carry.border, saved_border(c));
+      carry.position = r.first_position;
+      forward(c);
+    }
+    typename Stage<T>::StageTape const tape = tape_of(c);
+    Pass<T> const pass = step.pass(*this, 0, r);
+    Mat<T> const dx = rows(y_all, 0, r.shape.rows());
+    Mat<T> const dy = rows(dy_all, windows * c * chunk, windows * c * chunk + r.shape.rows());
+    step.call(block.backward_scratch(r.shape),
+              [&] { block.backward(pass, tape.block, r.first_position, carry, dcarry, dy, dx); });
+    step.call(stage.input_scratch(r, true),
+              [&] { stage.backward_input(pass, step.batch->tokens, r, dx, tape, Mat<T>()); });
+    if (step.poll) step.poll();
+  }
+}
+
+/// Goes down from the rows of a stage to the sequences of the next one that stand below them.
+template <class T>
+void Hierarchy<T>::children(Step& step, std::size_t stage, StageRows const& r, Mat<T> y, Mat<T> dy) const {
+  // A row after the last sub-patch has nothing below it.
+  Index const parents = std::min(r.shape.length, r.patches - r.first_position);
+  bool const contiguous = r.shape.count == 1 || r.shape.length == r.patches;
+  Index const groups = contiguous ? 1 : r.shape.count;
+  Index const group_rows = contiguous && r.shape.count > 1 ? r.shape.rows() : parents;
+  for (Index g = 0; g < groups; ++g) {
+    Index const first_row = g * r.shape.length;
+    Mat<T> const below = rows(y, first_row, first_row + group_rows);
+    Mat<T> const dbelow = step.trains() ? rows(dy, first_row, first_row + group_rows) : Mat<T>();
+    descend(step, stage + 1, (r.first_sequence + g) * r.patches + r.first_position, below, dbelow);
+    if (step.measures()) return;
+  }
+}
+
+/// Forward, loss and backward of the sequences below the rows `parent`, chunk by chunk; dparent (same shape) = .
+template <class T>
+void Hierarchy<T>::descend(Step& step, std::size_t s, Index first_sequence, Mat<T> parent, Mat<T> dparent) const {
+  core::Arena& arena = step.arena;
+  Stage<T> const& stage = *stages_[s];
+  Stage<T> const& above = *stages_[s - 1];
+  Block<T> const& block = stage.block();
+  Index const patches = config_.seq_lens[s];
+  Index const length = config_.rows(s, patches);
+  Index const width = stage.width();
+  Index const patch_bytes = config_.bytes_per_position(s);
+  Index const sequences = static_cast<Index>(parent.extent(0));
+  Index const chunk = inner_chunk(s, step.windows * step.padded_length / (patches * patch_bytes));
+  for (Index first = 0; first < sequences; first += chunk) {
+    core::Arena::Frame const frame(arena);
+    Index const count = std::min(chunk, sequences - first);
+    StageRows r;
+    r.first_sequence = first_sequence + first;
+    r.shape = {count, length};
+    r.patches = patches;
+    r.patch_bytes = patch_bytes;
+    Pass<T> const pass = step.pass(*this, s, r);
+    Mat<T> const context = arena.template matrix<T>(count, patches * width);
+    Mat<T> const slots = reshape(context, count * patches, width);
+    typename Stage<T>::StageTape const tape = stage.take_tape(arena, r, step.trains());
+    Carry<T> carry = block.take_carry(arena, count, length, false);
+    Mat<T> const y = arena.template matrix<T>(count * length, width);
+    Mat<T> const dy = step.trains() ? arena.template matrix<T>(count * length, width) : Mat<T>();
+    Mat<T> const parent_rows = rows(parent, first, first + count);
+
+    if (!step.measures()) above.project(pass, parent_rows, context);
+    step.call(stage.input_scratch(r, false), [&] { stage.forward_input(pass, step.batch->tokens, r, slots, tape); });
+    step.call(block.forward_scratch(r.shape), [&] { block.forward(pass, tape.block, carry, y); });
+    if (config_.is_last(s)) {
+      head(step, r, y, dy);
+    } else {
+      if (step.trains() && length > patches && !step.measures()) Kokkos::deep_copy(ExecSpace(), dy, T(0));
+      children(step, s, r, y, dy);
+    }
+    if (step.trains()) {
+      Carry<T> const dcarry = block.take_carry(arena, count, length, false);
+      Mat<T> const dx = y;  // the rows themselves are not needed any more
+      if (!step.measures()) Kokkos::deep_copy(ExecSpace(), dcarry.history, T(0));
+      step.call(block.backward_scratch(r.shape), [&] { block.backward(pass, tape.block, 0, carry, dcarry, dy, dx); });
+      step.call(stage.input_scratch(r, true),
+                [&] { stage.backward_input(pass, step.batch->tokens, r, dx, tape, slots); });
+      step.call(above.projection_scratch(count),
+                [&] { above.project_backward(pass, context, parent_rows, rows(dparent, first, first + count)); });
+    }
+    if (step.measures()) return;
+  }
+}
+
+/// From the rows of the last stage to the loss, and back to their gradient.
+template <class T>
+void Hierarchy<T>::head(Step& step, StageRows const& r, Mat<T> hidden, Mat<T> dhidden) const {
+  core::Arena& arena = step.arena;
+  core::Arena::Frame const frame(arena);
+  ExecSpace const space;
+  Index const count = r.shape.rows();
+  Mat<T> const logits = arena.template matrix<T>(count, config_.num_tokens);
+  Vec<T> const losses = arena.template vector<T>(count);
+  Vec<T> const workspace =
+      step.trains() ? arena.template vector<T>(kernels::column_sums_workspace(count, config_.num_tokens)) : Vec<T>();
+  if (step.measures()) return;
+  Mat<T> const weight = parameters_.value(logits_weight_);
+  Vec<T> const bias = parameters_.vector(logits_bias_);
+  if (step.mode == Step::Mode::visit) {
+    kernels::linear_forward<T>(space, hidden, weight, bias, logits);
+    (*step.visitor)(r, hidden, logits);
+    return;
+  }
+  kernels::linear_forward<T>(space, hidden, weight, {}, logits);
+  kernels::Targets const& targets = step.batch->targets;
+  if (step.mode == Step::Mode::evaluate) {
+    kernels::cross_entropy_forward<T>(space, targets, r, logits, bias, losses);
+    if (step.byte_losses.extent(0) > 0)
+      kernels::scatter_byte_losses<T>(space, targets, r, losses, step.byte_losses);
+  } else {
+    kernels::cross_entropy_forward_backward<T>(space, targets, r, logits, bias, step.scale, losses);
+    kernels::linear_backward_weight<T>(space, logits, hidden, parameters_.gradient(logits_weight_));
+    kernels::column_sums<T>(space, logits, parameters_.gradient_vector(logits_bias_), workspace);
+    kernels::linear_backward_input<T>(space, logits, weight, dhidden);
+  }
+  kernels::add_losses<T>(space, losses, step.totals);
+}
+
+template <class T>
+double Hierarchy<T>::forward_flops(Index windows, Index length, bool square) const {
+  Index const padded = padded_length(length);
+  double sum = 0;
+  Index last_rows = 0;
+  for (std::size_t s = 0; s < config_.stages(); ++s) {
+    StageRows r;
+    r.patch_bytes = config_.bytes_per_position(s);
+    r.patches = s == 0 ? padded / r.patch_bytes : config_.seq_lens[s];
+    r.shape = {windows * padded / (r.patches * r.patch_bytes), config_.rows(s, r.patches)};
+    sum += stages_[s]->forward_flops(r, square);
+    last_rows = r.shape.rows();
+  }
+  return sum + 2.0 * static_cast<double>(last_rows) * static_cast<double>(config_.hidden_dims.back()) *
+                   static_cast<double>(config_.num_tokens);
+}
+
+template class Hierarchy<float>;
+template class Hierarchy<double>;
+
+}  // namespace strata::model

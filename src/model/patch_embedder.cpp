@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/patch_embedder.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/linear.hpp"
+#include "kernels/norm.hpp"
+#include "kernels/reduce.hpp"
+
+namespace strata::model {
+
+using kernels::rows;
+using kernels::StageRows;
+
+namespace {
+
+/// Rows embedded at a time: enough for the matrix product to be efficient, few enough for the concatenation to be small.
+constexpr Index piece_elements = Index(1) << 22;
+constexpr Index least_piece_rows = 128;
+
+/// Calls f(piece, first embedded row) for parts of `all` with at most max_rows embedded rows each.
+template <class F>
+void for_each_piece(StageRows const& all, Index max_rows, F const& f) {
+  Index const per_sequence = all.embedded_length();
+  if (per_sequence == 0) return;
+  if (per_sequence <= max_rows) {
+    Index const group = max_rows / per_sequence;
+    for (Index k = 0; k < all.shape.count; k += group) {
+      StageRows piece = all;
+      piece.first_sequence += k;
+      piece.shape.count = std::min(group, all.shape.count - k);
+      f(piece, k * per_sequence);
+    }
+    return;
+  }
+  for (Index k = 0; k < all.shape.count; ++k) {
+    for (Index e = 0; e < per_sequence; e += max_rows) {
+      StageRows piece = all;
+      piece.first_sequence += k;
+      piece.first_position = all.first_position + all.starts() + e;
+      piece.shape = {1, std::min(max_rows, per_sequence - e)};
+      f(piece, k * per_sequence + e);
+    }
+  }
+}
+
+}  // namespace
+
+template <class T>
+struct PatchEmbedder<T>::Scratch {
+  Mat<T> gathered, normed;  // (piece rows, R * D_local)
+  Vec<T> mean, inverse_std;
+  Vec<T> workspace;
+  Vec<Index> order;
+
+  static Scratch take(core::Arena& arena, PatchEmbedder const& e, Index embedded_rows, bool backward) {
+    Scratch s;
+    Index const n = e.piece_rows(embedded_rows);
+    Index const concatenated = e.patch_bytes_ * e.local_width_;
+    if (!e.is_table_) {
+      s.gathered = arena.template matrix<T>(n, concatenated);
+      s.mean = arena.template vector<T>(n);
+      s.inverse_std = arena.template vector<T>(n);
+    }
+    if (backward) {
+      if (!e.is_table_) {
+        s.normed = arena.template matrix<T>(n, concatenated);
+        s.workspace = arena.template vector<T>(std::max({kernels::layer_norm_workspace(n, concatenated),
+                                                         kernels::layer_norm_workspace(embedded_rows, e.width_),
+                                                         kernels::column_sums_workspace(embedded_rows, e.width_)}));
+      }
+      // One sequence of n sub-patches has as many embedded rows as any other shape with n of them.
+      StageRows piece;
+      piece.shape = {1, n};
+      piece.first_position = 1;
+      piece.patch_bytes = e.patch_bytes_;
+      s.order = arena.template vector<Index>(kernels::embedding_workspace(piece, e.vocabulary_));
+    }
+    return s;
+  }
+};
+
+template <class T>
+PatchEmbedder<T>::PatchEmbedder(ModelConfig const& config, std::size_t stage, Ready ready,
+                                ParameterStore<T>& parameters)
+    : width_(config.hidden_dims[stage]),
+      local_width_(config.hidden_dims.back()),
+      patch_bytes_(config.bytes_per_position(stage)),
+      vocabulary_(config.num_tokens),
+      frozen_row_(config.pad_row_is_trained ? -1 : config.pad_token_id),
+      is_table_(config.is_last(stage)) {
+  std::string const prefix = "token_embs_rev." + std::to_string(config.stages() - 1 - stage) + ".";
+  Initial const normal{Initial::Kind::normal, 0, config.pad_token_id};
+  if (is_table_) {
+    table_ = parameters.declare(prefix + "weight", {vocabulary_, local_width_}, normal, ready);
+    return;
+  }
+  Index const concatenated = patch_bytes_ * local_width_;
+  Initial const one{Initial::Kind::constant, 1}, zero{};
+  Initial const uniform{Initial::Kind::uniform, 1 / std::sqrt(static_cast<double>(concatenated))};
+  table_ = parameters.declare(prefix + "0.weight", {vocabulary_, local_width_}, normal, ready);
+  first_gain_ = parameters.declare(prefix + "2.weight", {concatenated}, one, ready);
+  first_bias_ = parameters.declare(prefix + "2.bias", {concatenated}, zero, ready);
+  weight_ = parameters.declare(prefix + "3.weight", {width_, concatenated}, uniform, ready);
+  bias_ = parameters.declare(prefix + "3.bias", {width_}, uniform, ready);
+  second_gain_ = parameters.declare(prefix + "4.weight", {width_}, one, ready);
+  second_bias_ = parameters.declare(prefix + "4.bias", {width_}, zero, ready);
+}
+
+template <class T>
+Index PatchEmbedder<T>::piece_rows(Index embedded_rows) const {
+  return std::min(embedded_rows, std::max(least_piece_rows, piece_elements / (patch_bytes_ * local_width_)));
+}
+
+template <class T>
+Index PatchEmbedder<T>::tape_size(Index embedded_rows) const {
+  return is_table_ ? 0 : embedded_rows * (width_ + 2);
+}
+
+template <class T>
+std::size_t PatchEmbedder<T>::forward_scratch(Index embedded_rows) const {
+  core::Arena arena = core::Arena::measuring();
+  Scratch::take(arena, *this, embedded_rows, false);
+  return arena.peak();
+}
+
+template <class T>
+std::size_t PatchEmbedder<T>::backward_scratch(Index embedded_rows) const {
+  core::Arena arena = core::Arena::measuring();
+  Scratch::take(arena, *this, embedded_rows, true);
+  return arena.peak();
+}
+
+template <class T>
+void PatchEmbedder<T>::forward(Pass<T> const& pass, kernels::Tokens const& tokens, StageRows const& all, Vec<T> tape,
+                               Mat<T> out) const {
+  ParameterStore<T> const& p = pass.parameters;
+  if (is_table_) {
+    kernels::embedding_forward<T>(pass.space, tokens, all, p.value(table_), out);
+    return;
+  }
+  Index const n = all.embedded_rows();
+  core::Arena::Frame const frame(pass.arena);
+  Scratch const scratch = Scratch::take(pass.arena, *this, n, false);
+  Mat<T> const z(tape.data(), n, width_);
+  for_each_piece(all, piece_rows(n), [&](StageRows const& piece, Index first) {
+    Index const count = piece.embedded_rows();
+    Mat<T> const gathered = rows(scratch.gathered, 0, count);
+    kernels::embedding_forward<T>(pass.space, tokens, piece, p.value(table_), gathered);
+    kernels::layer_norm_forward<T>(pass.space, gathered, p.vector(first_gain_), p.vector(first_bias_), gathered,
+                                   scratch.mean, scratch.inverse_std);
+    kernels::linear_forward<T>(pass.space, gathered, p.value(weight_), p.vector(bias_), rows(z, first, first + count));
+  });
+  Vec<T> const mean(tape.data() + n * width_, n), inverse_std(tape.data() + n * width_ + n, n);
+  kernels::layer_norm_forward<T>(pass.space, z, p.vector(second_gain_), p.vector(second_bias_), out, mean, inverse_std);
+}
+
+template <class T>
+void PatchEmbedder<T>::backward(Pass<T> const& pass, kernels::Tokens const& tokens, StageRows const& all, Vec<T> tape,
+                                Mat<T> dout) const {
+  ParameterStore<T> const& p = pass.parameters;
+  Index const n = all.embedded_rows();
+  core::Arena::Frame const frame(pass.arena);
+  Scratch const scratch = Scratch::take(pass.arena, *this, n, true);
+  if (is_table_) {
+    for_each_piece(all, piece_rows(n), [&](StageRows const& piece, Index first) {
+      kernels::embedding_backward<T>(pass.space, tokens, piece, rows(dout, first, first + piece.embedded_rows()),
+                                     frozen_row_, p.gradient(table_), scratch.order);
+    });
+    return;
+  }
+  Mat<T> const z(tape.data(), n, width_);
+  Vec<T> const mean(tape.data() + n * width_, n), inverse_std(tape.data() + n * width_ + n, n);
+  Mat<T> const dz = dout;
+  kernels::layer_norm_backward<T>(pass.space, dout, z, p.vector(second_gain_), mean, inverse_std, dz,
+                                  p.gradient_vector(second_gain_), p.gradient_vector(second_bias_), scratch.workspace);
+  kernels::column_sums<T>(pass.space, dz, p.gradient_vector(bias_), scratch.workspace);
+  for_each_piece(all, piece_rows(n), [&](StageRows const& piece, Index first) {
+    Index const count = piece.embedded_rows();
+    Mat<T> const gathered = rows(scratch.gathered, 0, count);
+    Mat<T> const normed = rows(scratch.normed, 0, count);
+    Mat<T> const dz_piece = rows(dz, first, first + count);
+    kernels::embedding_forward<T>(pass.space, tokens, piece, p.value(table_), gathered);
+    kernels::layer_norm_forward<T>(pass.space, gathered, p.vector(first_gain_), p.vector(first_bias_), normed,
+                                   scratch.mean, scratch.inverse_std);
+    kernels::linear_backward_weight<T>(pass.space, dz_piece, normed, p.gradient(weight_));
+    Mat<T> const dnormed = normed;  // its last use was the product above
+    kernels::linear_backward_input<T>(pass.space, dz_piece, p.value(weight_), dnormed);
+    kernels::layer_norm_backward<T>(pass.space, dnormed, gathered, p.vector(first_gain_), scratch.mean,
+                                    scratch.inverse_std, dnormed, p.gradient_vector(first_gain_),
+                                    p.gradient_vector(first_bias_), scratch.workspace);
+    kernels::embedding_backward<T>(pass.space, tokens, piece, dnormed, frozen_row_, p.gradient(table_), scratch.order);
+  });
+}
+
+template <class T>
+double PatchEmbedder<T>::forward_flops_per_row() const {
+  return is_table_ ? 0 : 2.0 * static_cast<double>(width_) * static_cast<double>(patch_bytes_ * local_width_);
+}
+
+template class PatchEmbedder<float>;
+template class PatchEmbedder<double>;
+
+}  // namespace strata::model
