@@ -3,7 +3,6 @@
 
 #include <mpi.h>
 #include <sys/resource.h>
-#include <unistd.h>
 
 #include <Kokkos_Core.hpp>
 #include <algorithm>
@@ -11,7 +10,6 @@
 #include <chrono>
 #include <csignal>
 #include <cstdio>
-#include <cstdlib>
 #include <iostream>
 #include <new>
 #include <optional>
@@ -102,9 +100,11 @@ int agree(MPI_Comm comm, Outcome const& mine) {
 
 /// Moves the arguments meant for Kokkos (--kokkos-...) out of argv. Kokkos is shown nothing else: some
 /// versions take
-/// --help and --threads for their own.
+/// --help and --threads for their own. Its advice on binding threads and on ranks that share cores is turned
+/// off.
 std::vector<char*> take_kokkos_arguments(int& argc, char** argv) {
-  std::vector<char*> taken = {argv[0]};
+  static std::string no_advice = "--kokkos-disable-warnings";
+  std::vector<char*> taken = {argv[0], no_advice.data()};
   int kept = 1;
   for (int i = 1; i < argc; ++i) {
     if (std::string_view(argv[i]).starts_with("--kokkos-"))
@@ -136,8 +136,6 @@ int run_main(int argc, char** argv, std::function<int(int argc, char** argv)> co
 
   int status = static_cast<int>(ExitStatus::failure);
   {
-    // The OpenMP runtime has read its environment already; this only keeps Kokkos from advising on it.
-    setenv("OMP_PROC_BIND", "false", 0);
     auto kokkos_arguments = take_kokkos_arguments(argc, argv);
     int kokkos_argc = static_cast<int>(kokkos_arguments.size());
     kokkos_arguments.push_back(nullptr);

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "parallel/gradient_sync.hpp"
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <exception>
+#include <thread>
+
+#include "kernels/common/check.hpp"
+#include "parallel/mpi_type.hpp"
+
+namespace strata::parallel {
+
+using kernels::ExecSpace;
+using kernels::Index;
+
+template <class T>
+GradientSync<T>::GradientSync(Communicator const& comm, kernels::Vec<T> gradients, Index bucket_elements)
+    : comm_(comm),
+      gradients_(gradients),
+      bucket_elements_(std::min<Index>(bucket_elements, static_cast<Index>(comm.piece()))) {
+  STRATA_REQUIRE(bucket_elements > 0, "bucket_elements = " << bucket_elements);
+  if (comm_.size() == 1) return;
+  if constexpr (through_host)
+    stage_ = StageVec<T>(Kokkos::view_alloc(Kokkos::WithoutInitializing, "strata::gradient_sync"),
+                         gradients.extent(0));
+  // Ranges seldom end at multiples of the bucket, hence room for twice as many.
+  std::size_t const expected = 2 * (gradients.extent(0) / static_cast<std::size_t>(bucket_elements_)) + 64;
+  buckets_.reserve(expected);
+  requests_.reserve(expected);
+}
+
+template <class T>
+GradientSync<T>::~GradientSync() {
+  using Clock = std::chrono::steady_clock;
+  bool const unwinding = std::uncaught_exceptions() > 0;
+  auto const deadline = Clock::now() + std::chrono::seconds(2);
+  int complete = 0;
+  while (!requests_.empty()) {
+    MPI_Testall(static_cast<int>(requests_.size()), requests_.data(), &complete, MPI_STATUSES_IGNORE);
+    if (complete != 0) break;
+    if (unwinding && Clock::now() > deadline) {
+      std::fprintf(stderr, "strata: rank %d failed while gradients were being summed\n", comm_.rank());
+      MPI_Abort(comm_.get(), 1);
+    }
+    std::this_thread::yield();
+  }
+}
+
+template <class T>
+void GradientSync<T>::start(Index begin, Index end) {
+  STRATA_REQUIRE(0 <= begin && begin <= end && end <= static_cast<Index>(gradients_.extent(0)),
+                 "[" << begin << ", " << end << ") of " << gradients_.extent(0));
+  if (comm_.size() == 1) return;
+  ExecSpace const space;
+  space.fence();
+  for (Index at = begin; at < end; at += bucket_elements_) {
+    Bucket const bucket = {at, std::min(end, at + bucket_elements_)};
+    T* data = gradients_.data() + bucket.begin;
+    if constexpr (through_host) {
+      std::pair<Index, Index> const part(bucket.begin, bucket.end);
+      Kokkos::deep_copy(Kokkos::subview(stage_, part), Kokkos::subview(gradients_, part));
+      data = stage_.data() + bucket.begin;
+    }
+    MPI_Request request = MPI_REQUEST_NULL;
+    check_mpi(MPI_Iallreduce(MPI_IN_PLACE, data, static_cast<int>(bucket.end - bucket.begin), mpi_type<T>(),
+                             MPI_SUM, comm_.get(), &request),
+              "MPI_Iallreduce");
+    buckets_.push_back(bucket);
+    requests_.push_back(request);
+  }
+}
+
+template <class T>
+bool GradientSync<T>::test() {
+  int complete = 0;
+  check_mpi(MPI_Testall(static_cast<int>(requests_.size()), requests_.data(), &complete, MPI_STATUSES_IGNORE),
+            "MPI_Testall");
+  return complete != 0;
+}
+
+template <class T>
+void GradientSync<T>::poll() {
+  if (!requests_.empty()) test();
+}
+
+template <class T>
+void GradientSync<T>::finish() {
+  if (requests_.empty()) return;
+  auto const begin = std::chrono::steady_clock::now();
+  check_mpi(MPI_Waitall(static_cast<int>(requests_.size()), requests_.data(), MPI_STATUSES_IGNORE),
+            "MPI_Waitall");
+  exposed_seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  if constexpr (through_host)
+    for (Bucket const& bucket : buckets_) {
+      std::pair<Index, Index> const part(bucket.begin, bucket.end);
+      Kokkos::deep_copy(Kokkos::subview(gradients_, part), Kokkos::subview(stage_, part));
+    }
+  requests_.clear();
+  buckets_.clear();
+}
+
+template class GradientSync<float>;
+template class GradientSync<double>;
+
+}  // namespace strata::parallel

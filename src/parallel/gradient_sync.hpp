@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+// Sum of the gradients over the ranks, begun as soon as a part of them is final and finished before the
+// optimiser runs.
+
+#include <mpi.h>
+
+#include <vector>
+
+#include "kernels/common/types.hpp"
+#include "parallel/communicator.hpp"
+#include "parallel/host_stage.hpp"
+
+namespace strata::parallel {
+
+/// Sums one flat gradient buffer over the ranks, in place, by non-blocking all-reduces of at most
+/// `bucket_elements` each. With one rank every function does nothing. The sum depends on the number of ranks
+/// in its last bits; DeterministicSum does not.
+///
+/// A step: start(begin, end) for ranges that are disjoint and the same in the same order on every rank,
+/// poll() now and then so that MPI makes progress, finish(). Nothing is allocated after the construction
+/// unless a step starts more buckets than the whole buffer has.
+template <class T>
+class GradientSync {
+ public:
+  using Index = kernels::Index;
+
+  /// `gradients` stays the caller's; its elements [begin, end) must not be touched between their start() and
+  /// finish(). On a device without STRATA_GPU_AWARE_MPI the sums travel through a host copy of it, allocated
+  /// here.
+  GradientSync(Communicator const& comm, kernels::Vec<T> gradients, Index bucket_elements = Index(1) << 22);
+  /// Waits for what is pending. When an exception on this rank alone abandoned the sums, ends the job after
+  /// two seconds: MPI must not write into memory that is about to be given back.
+  ~GradientSync();
+  GradientSync(GradientSync const&) = delete;
+  GradientSync& operator=(GradientSync const&) = delete;
+
+  /// Elements [begin, end) hold this rank's part. Fences the default execution space instance first, so the
+  /// kernels that wrote them on it need no fence of the caller's.
+  void start(Index begin, Index end);
+  /// Lets MPI work on what is pending; never blocks.
+  void poll();
+  /// Returns when the elements of all start() calls hold the sums, visible to kernels on the default
+  /// instance.
+  void finish();
+
+  /// Seconds spent waiting in finish() so far: communication that no computation hid.
+  double exposed_seconds() const { return exposed_seconds_; }
+
+ private:
+  struct Bucket {
+    Index begin, end;
+  };
+
+  bool test();
+
+  Communicator const& comm_;
+  kernels::Vec<T> gradients_;
+  Index bucket_elements_;
+  StageVec<T> stage_;
+  std::vector<Bucket> buckets_;
+  std::vector<MPI_Request> requests_;
+  double exposed_seconds_ = 0;
+};
+
+}  // namespace strata::parallel
