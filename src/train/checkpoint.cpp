@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "train/checkpoint.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <utility>
+#include <vector>
+
+#include "core/error.hpp"
+#include "core/runtime.hpp"
+
+namespace strata::train {
+
+namespace {
+
+char const* const first_group = "optimizer/first_moment";
+char const* const second_group = "optimizer/second_moment";
+
+kernels::Vec<float> part(kernels::Vec<float> const& flat, model::Parameter const& place) {
+  return kernels::range(flat, place.offset, place.offset + place.size());
+}
+
+using HostVec = Kokkos::View<float*, Kokkos::HostSpace, Kokkos::MemoryTraits<Kokkos::Unmanaged>>;
+
+/// One array per parameter out of a flat buffer of the store's layout; `staging` is room for the largest.
+void write_group(io::CheckpointWriter& writer, char const* group,
+                 model::ParameterStore<float> const& parameters, kernels::Vec<float> const& flat,
+                 std::vector<float>& staging) {
+  for (model::ParameterInfo const& info : parameters.all()) {
+    Kokkos::deep_copy(HostVec(staging.data(), info.place.size()), part(flat, info.place));
+    writer.array(group, info.name, info.shape, staging.data());
+  }
+}
+
+void read_group(io::CheckpointReader const& reader, char const* group,
+                model::ParameterStore<float> const& parameters, kernels::Vec<float> const& flat) {
+  std::vector<float> staging;
+  for (model::ParameterInfo const& info : parameters.all()) {
+    staging.resize(static_cast<std::size_t>(info.place.size()));
+    reader.array(group, info.name, info.shape, staging.data());
+    Kokkos::deep_copy(part(flat, info.place), HostVec(staging.data(), info.place.size()));
+  }
+  if (std::vector<std::string> const stored = reader.names(group); stored.size() != parameters.all().size()) {
+    for (std::string const& name : stored) {
+      auto const known = [&](model::ParameterInfo const& info) { return info.name == name; };
+      if (std::none_of(parameters.all().begin(), parameters.all().end(), known))
+        throw core::InputError(reader.path() + ": the model has no parameter called " + name);
+    }
+  }
+}
+
+void write_progress(io::CheckpointWriter& writer, Progress const& progress) {
+  auto const number = [&](char const* key, std::int64_t value) { writer.number("progress", key, value); };
+  number("step", progress.step);
+  number("total_steps", progress.total_steps);
+  number("bytes_seen", progress.bytes_seen);
+  number("samples_seen", progress.samples_seen);
+  number("next_epoch", progress.next.epoch);
+  number("next_index", progress.next.index);
+  number("seed", static_cast<std::int64_t>(progress.seed));
+  number("global_batch", progress.global_batch);
+  number("dataset_bytes", progress.dataset_bytes);
+  writer.text("progress", "dataset", progress.dataset);
+  if (progress.validation_loss) writer.number("progress", "validation_loss", *progress.validation_loss);
+}
+
+void write_provenance(io::CheckpointWriter& writer) {
+  core::Provenance const made = core::provenance();
+  writer.text("provenance", "version", made.version);
+  writer.text("provenance", "commit", made.commit);
+  writer.text("provenance", "kokkos_version", made.kokkos_version);
+  writer.text("provenance", "backend", made.backend);
+  writer.text("provenance", "blas", made.blas);
+  writer.number("provenance", "ranks", std::int64_t{made.ranks});
+  writer.number("provenance", "threads", std::int64_t{made.threads});
+}
+
+}  // namespace
+
+void save_checkpoint(std::string const& path, Deck const& deck,
+                     model::ParameterStore<float> const& parameters, Optimizer const& optimizer,
+                     Progress const& progress) {
+  Index largest = 0;
+  for (model::ParameterInfo const& info : parameters.all()) largest = std::max(largest, info.place.size());
+  std::vector<float> staging(static_cast<std::size_t>(largest));
+  io::CheckpointWriter writer(path);
+  write_group(writer, "parameters", parameters, parameters.values(), staging);
+  write_group(writer, first_group, parameters, optimizer.first_moment(), staging);
+  write_group(writer, second_group, parameters, optimizer.second_moment(), staging);
+  write_progress(writer, progress);
+  write_provenance(writer);
+  writer.text("config", deck.text());
+  writer.close();
+}
+
+Progress read_progress(io::CheckpointReader const& reader) {
+  auto const number = [&](char const* key) { return reader.integer("progress", key); };
+  Progress progress;
+  progress.step = number("step");
+  progress.total_steps = number("total_steps");
+  progress.bytes_seen = number("bytes_seen");
+  progress.samples_seen = number("samples_seen");
+  progress.next = {number("next_epoch"), number("next_index")};
+  progress.seed = static_cast<std::uint64_t>(number("seed"));
+  progress.global_batch = number("global_batch");
+  progress.dataset_bytes = number("dataset_bytes");
+  progress.dataset = reader.text("progress", "dataset");
+  if (reader.has("progress", "validation_loss"))
+    progress.validation_loss = reader.real("progress", "validation_loss");
+  if (progress.step < 0 || progress.next.epoch < 0 || progress.next.index < 0)
+    throw core::InputError(reader.path() + ": group /progress holds a negative counter");
+  return progress;
+}
+
+void load_parameters(io::CheckpointReader const& reader, model::ParameterStore<float>& parameters) {
+  read_group(reader, "parameters", parameters, parameters.values());
+}
+
+void load_optimizer(io::CheckpointReader const& reader, model::ParameterStore<float> const& parameters,
+                    Optimizer& optimizer) {
+  read_group(reader, first_group, parameters, optimizer.first_moment());
+  read_group(reader, second_group, parameters, optimizer.second_moment());
+}
+
+LoadedModel load_model(std::string const& path, bool with_gradients) {
+  namespace fs = std::filesystem;
+  fs::path file = path;
+  std::error_code error;
+  if (fs::is_directory(file, error)) {
+    file /= "latest.h5";
+    if (!fs::exists(file, error))
+      throw core::InputError("the folder " + path +
+                             " holds no latest.h5; name a checkpoint or the folder of a run");
+  }
+  io::CheckpointReader const reader(file.string());
+  LoadedModel loaded;
+  loaded.path = file.string();
+  loaded.deck = parse_deck(reader.text("config"), loaded.path + ":/config");
+  loaded.hierarchy =
+      std::make_unique<model::Hierarchy<float>>(loaded.deck.params, chunking(loaded.deck), with_gradients);
+  load_parameters(reader, loaded.hierarchy->parameters());
+  // A checkpoint converted from another package holds parameters only.
+  if (reader.has("progress", "step")) loaded.step = reader.integer("progress", "step");
+  if (reader.has("progress", "validation_loss"))
+    loaded.validation_loss = reader.real("progress", "validation_loss");
+  return loaded;
+}
+
+model::Chunking chunking(Deck const& deck) {
+  model::Chunking result;
+  result.outer_positions = deck.train.outer_chunk;
+  result.inner_rows = deck.train.inner_rows;
+  result.outer_recompute = deck.train.outer_recompute;
+  result.checkpoint_chunks = deck.train_checkpoint_chunks;
+  return result;
+}
+
+}  // namespace strata::train

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+// The loss over a split, every byte counted once. The result does not depend on the number of ranks: batches
+// are the same for any number of them, and all sums are exact (exact_sum.hpp).
+
+#include <vector>
+
+#include "data/batch.hpp"
+#include "io/dataset_file.hpp"
+#include "model/device_batch.hpp"
+#include "model/hierarchy.hpp"
+#include "parallel/communicator.hpp"
+
+namespace strata::train {
+
+using kernels::Index;
+
+struct EvaluationSettings {
+  io::Split split = io::Split::validation;
+  Index window = 0;  ///< bytes; shortened to the split's size
+  Index stride =
+      0;  ///< 0: windows side by side; less than window: sliding, each byte scored in its first window
+  Index batch_size = 1;
+  Index max_batches = 0;  ///< 0: the whole split
+  bool details = false;   ///< documents and positions as well
+};
+
+/// Bytes of one kind and their summed loss.
+struct LossOf {
+  double nats = 0;
+  Index bytes = 0;
+  double loss() const { return bytes > 0 ? nats / static_cast<double>(bytes) : 0; }
+  double bits_per_byte() const { return loss() / 0.69314718055994530942; }
+};
+
+struct Evaluation {
+  LossOf total;
+  std::vector<LossOf> documents;  ///< by number within the split
+  std::vector<LossOf> context;    ///< [0]: position 0 of a window; [k]: positions 2^(k-1) .. 2^k - 1
+  std::vector<LossOf> patch;      ///< by position in a patch of the outermost stage
+  double seconds = 0;
+  double flops = 0;  ///< of the forward passes on all ranks
+};
+
+class Evaluator {
+ public:
+  /// Allocates on the device what `run` needs. Throws core::InputError when the split is empty, the model has
+  /// no room for the window, or the tokens do not fit.
+  Evaluator(model::Hierarchy<float>& model, io::DatasetFile const& file, parallel::Communicator const& ranks,
+            EvaluationSettings const& settings);
+
+  /// Called by all ranks; all get the same answer. Throws core::InputError when nothing was counted.
+  Evaluation run();
+
+ private:
+  struct Sums;
+  void add_batch(data::MicroBatch const& batch, Sums& sums);
+
+  model::Hierarchy<float>& model_;
+  io::DatasetFile const& file_;
+  parallel::Communicator const& ranks_;
+  EvaluationSettings settings_;
+  Index padded_length_;
+  std::vector<std::uint64_t> documents_;
+  model::DeviceBatch device_batch_;
+  Kokkos::View<double*, kernels::MemSpace> totals_;
+  Kokkos::View<float*, kernels::MemSpace> losses_;
+  Kokkos::View<float*, Kokkos::HostSpace> host_losses_;
+};
+
+/// Rows of a loader's batch as the device wants them.
+model::HostWindows host_windows(data::MicroBatch const& batch);
+
+/// Throws core::InputError unless every token of the dataset has an embedding and a window of `window` bytes
+/// has room.
+void check_fit(model::ModelConfig const& config, io::DatasetFile const& file, Index window);
+
+}  // namespace strata::train

@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "train/gradient_step.hpp"
+
+#include <algorithm>
+#include <array>
+
+#include "core/runtime.hpp"
+#include "train/evaluation.hpp"
+
+namespace strata::train {
+
+namespace {
+
+bool has_dropout(model::ModelConfig const& config) {
+  return std::any_of(config.block.begin(), config.block.end(), [](model::BlockConfig const& block) {
+    return block.attn_dropout > 0 || block.ff_dropout > 0;
+  });
+}
+
+}  // namespace
+
+GradientStep::GradientStep(model::Hierarchy<float>& model, io::DatasetFile const& file,
+                           parallel::Communicator const& ranks, TrainConfig const& config,
+                           Index window_length)
+    : model_(model),
+      ranks_(ranks),
+      config_(config),
+      window_length_(window_length),
+      padded_length_(model.padded_length(window_length)),
+      device_batch_(config.deterministic ? 1 : config.batch_size, window_length, file.wide(),
+                    file.info(io::Split::train).weights),
+      totals_("strata::step_totals", 2),
+      host_totals_("strata::step_host_totals", 2) {
+  if (has_dropout(model.config())) dropout_seed_ = config.seed;
+  model_.reserve(config.deterministic ? 1 : config.batch_size, padded_length_, true);
+  if (config.deterministic) {
+    fixed_order_ = std::make_unique<parallel::DeterministicSum<float>>(
+        ranks, model.parameters().flat_size(),
+        ranks.size() * config.batch_size * config.gradient_accumulate_every);
+  } else {
+    sync_ = std::make_unique<parallel::GradientSync<float>>(ranks, model.parameters().gradients());
+    inner_ready_ = [this] {
+      start(model::Ready::before_outer_backward);
+      inner_started_ = true;
+    };
+    poll_ = [this] { sync_->poll(); };
+  }
+}
+
+StepResult GradientStep::run(data::Loader& loader) {
+  return config_.deterministic ? run_deterministic(loader) : run_overlapped(loader);
+}
+
+void GradientStep::start(model::Ready ready) {
+  model::FlatRange const range = model_.parameters().ready_range(ready);
+  if (range.size() > 0) sync_->start(range.begin, range.end);
+}
+
+void GradientStep::accumulate(model::HostWindows const& windows, bool last) {
+  model::Batch const batch = device_batch_.upload(space_, windows, model_.config(), padded_length_);
+  static std::function<void()> const nothing;
+  model_.forward_backward(batch, 1.0F, kernels::Vec<double>(totals_.data(), 2), dropout_seed_,
+                          last ? inner_ready_ : nothing, last ? poll_ : nothing);
+}
+
+void GradientStep::clear_totals() { Kokkos::deep_copy(space_, totals_, 0.0); }
+
+parallel::DeterministicSum<float>::Losses GradientStep::fetch_totals() {
+  Kokkos::deep_copy(space_, host_totals_, totals_);
+  space_.fence();
+  return {host_totals_(0), host_totals_(1)};
+}
+
+StepResult GradientStep::run_overlapped(data::Loader& loader) {
+  StepResult result;
+  clear_totals();
+  inner_started_ = false;
+  for (Index m = 0; m < config_.gradient_accumulate_every; ++m) {
+    data::MicroBatch const& batch = loader.next();
+    result.bytes = batch.step_bytes;
+    result.next = batch.next_place;
+    accumulate(host_windows(batch), m + 1 == config_.gradient_accumulate_every);
+  }
+  if (!inner_started_) start(model::Ready::before_outer_backward);
+  start(model::Ready::at_end);
+  auto const [nats, counted] = fetch_totals();
+  std::array<double, 3> sums = {nats, counted, core::stop_requested() ? 1.0 : 0.0};
+  ranks_.sum_in_place(sums.data(), sums.size());
+  sync_->finish();
+  result.nats = sums[0];
+  result.counted = sums[1];
+  result.stop = sums[2] > 0;
+  return result;
+}
+
+StepResult GradientStep::run_deterministic(data::Loader& loader) {
+  StepResult result;
+  kernels::Vec<float> const gradients = model_.parameters().gradients();
+  fixed_order_->begin(config_.batch_size * config_.gradient_accumulate_every);
+  for (Index m = 0; m < config_.gradient_accumulate_every; ++m) {
+    data::MicroBatch const& batch = loader.next();
+    result.bytes = batch.step_bytes;
+    result.next = batch.next_place;
+    model::HostWindows const windows = host_windows(batch);
+    for (Index r = 0; r < batch.rows; ++r) {
+      clear_totals();
+      Kokkos::deep_copy(space_, gradients, 0.0F);
+      accumulate(windows.rows(r, r + 1), false);
+      fixed_order_->add(gradients, fetch_totals());
+    }
+  }
+  auto const [nats, counted] = fixed_order_->finish(gradients);
+  result.nats = nats;
+  result.counted = counted;
+  result.stop = ranks_.any(core::stop_requested());
+  return result;
+}
+
+double GradientStep::flops(Index bytes) const {
+  double const window = 3 * model_.forward_flops(1, padded_length_);
+  return window * static_cast<double>(bytes) / static_cast<double>(window_length_);
+}
+
+}  // namespace strata::train

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+// metrics.jsonl: a JSON object per line for every loss that a run logs.
+
+#include <cstdint>
+#include <string>
+
+#include "kernels/common/types.hpp"
+
+namespace strata::train {
+
+using kernels::Index;
+
+struct MetricsRecord {
+  Index step = 0;            ///< optimiser steps taken, 1 for the first
+  std::string split;         ///< train, validation, test
+  double loss = 0;           ///< nats per byte: of the step's own batch, or of the split
+  double learning_rate = 0;  ///< that made the step
+  double gradient_norm = 0;  ///< of that step, before clipping
+  Index bytes_seen = 0;      ///< trained on since the run began
+  double bytes_per_second = 0;
+  double gemm_fraction = 0;  ///< model FLOP/s over the machine's measured GEMM peak
+  Index epoch = 0;
+  double elapsed = 0;      ///< seconds of this and the earlier starts of the run
+  double peak_memory = 0;  ///< bytes, resident, of rank 0
+};
+
+/// One line, without its end. Numbers carry all their digits: reading gives the same bits. bits_per_byte =
+/// loss / ln 2.
+std::string to_json(MetricsRecord const& record);
+
+/// The file, opened for appending. A line that the disk does not take is kept and tried again with the next.
+class MetricsFile {
+ public:
+  /// Opens or creates the file and drops records of later steps than `last_step` and half-written ones, so
+  /// that a resumed run has each step once. Throws core::InputError.
+  MetricsFile(std::string const& path, Index last_step);
+  ~MetricsFile();
+  MetricsFile(MetricsFile const&) = delete;
+  MetricsFile& operator=(MetricsFile const&) = delete;
+
+  /// `elapsed` of the last record that was kept; 0 for a new file.
+  double elapsed() const { return elapsed_; }
+  /// Appends; false, with the lines kept for the next call, when the file cannot grow.
+  bool write(MetricsRecord const& record);
+
+ private:
+  bool flush();
+
+  int file_ = -1;
+  std::int64_t size_ = 0;  ///< bytes of whole lines in the file
+  std::string pending_;
+  double elapsed_ = 0;
+};
+
+}  // namespace strata::train

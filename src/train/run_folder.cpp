@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "train/run_folder.hpp"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdio>
+#include <nlohmann/json.hpp>
+
+#include "core/error.hpp"
+#include "core/runtime.hpp"
+#include "io/atomic_file.hpp"
+
+namespace strata::train {
+
+namespace fs = std::filesystem;
+
+RunFolder::RunFolder(fs::path folder, Index keep_best) : folder_(std::move(folder)), keep_best_(keep_best) {
+  std::error_code error;
+  fs::create_directories(folder_ / "checkpoints", error);
+  if (error)
+    throw core::InputError("cannot make the run's folder " + folder_.string() + ": " + error.message());
+}
+
+std::string RunFolder::checkpoint(Index step) const {
+  std::array<char, 40> name{};
+  std::snprintf(name.data(), name.size(), "step_%010lld.h5", static_cast<long long>(step));
+  return (folder_ / "checkpoints" / name.data()).string();
+}
+
+bool RunFolder::is_done() const {
+  std::error_code error;
+  return fs::exists(folder_ / "DONE", error);
+}
+
+void RunFolder::mark_done(std::string const& summary) const {
+  io::write_text_file((folder_ / "DONE").string(), summary + "\n");
+}
+
+std::vector<Index> RunFolder::steps_on_disk() const {
+  std::vector<Index> steps;
+  for (fs::directory_entry const& entry : fs::directory_iterator(folder_ / "checkpoints")) {
+    std::string const name = entry.path().filename().string();
+    long long step = 0;
+    int used = 0;
+    if (std::sscanf(name.c_str(), "step_%lld.h5%n", &step, &used) == 1 &&
+        static_cast<std::size_t>(used) == name.size())
+      steps.push_back(step);
+  }
+  std::sort(steps.begin(), steps.end());
+  return steps;
+}
+
+std::optional<std::string> RunFolder::find_newest(Warn const& warn) {
+  stored_.clear();
+  std::vector<Index> const steps = steps_on_disk();
+  std::string damaged, reason;
+  for (auto step = steps.rbegin(); step != steps.rend(); ++step) {
+    try {
+      io::CheckpointReader const reader(checkpoint(*step));
+      if (stored_.empty()) reader.verify();  // older ones only count for their validation loss
+      Progress const progress = read_progress(reader);
+      stored_.push_back({*step, progress.validation_loss});
+    } catch (core::InputError const& error) {
+      if (!stored_.empty()) continue;
+      damaged += (damaged.empty() ? "" : ", ") + checkpoint(*step);
+      reason = error.what();
+    }
+  }
+  std::reverse(stored_.begin(), stored_.end());
+  if (steps.empty()) return {};
+  if (stored_.empty())
+    throw core::InputError("no checkpoint of the run can be read (" + reason + "); remove " +
+                           folder_.string() + " to start again");
+  if (!damaged.empty())
+    warn("the checkpoint " + damaged + " is damaged and was skipped, the run continues from " + latest() +
+         " (" + reason + ")");
+  return latest();
+}
+
+void RunFolder::write_config(Deck const& deck) const {
+  io::write_text_file((folder_ / "config.yaml").string(), deck.text());
+}
+
+void RunFolder::add_provenance(Index first_step, std::string const& dataset) const {
+  std::string const path = (folder_ / "provenance.json").string();
+  nlohmann::ordered_json starts = nlohmann::ordered_json::array();
+  std::error_code error;
+  if (fs::exists(path, error)) {
+    auto before = nlohmann::ordered_json::parse(io::read_text_file(path), nullptr, false);
+    if (before.is_array()) starts = std::move(before);
+  }
+  core::Provenance const made = core::provenance();
+  nlohmann::ordered_json start;
+  start["time"] = made.time;
+  start["host"] = made.host;
+  start["version"] = made.version;
+  start["commit"] = made.commit;
+  start["kokkos"] = made.kokkos_version;
+  start["backend"] = made.backend;
+  start["blas"] = made.blas;
+  start["ranks"] = made.ranks;
+  start["threads"] = made.threads;
+  start["first_step"] = first_step;
+  start["dataset"] = dataset;
+  starts.push_back(std::move(start));
+  io::write_text_file(path, starts.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
+}
+
+std::optional<RunFolder::Best> RunFolder::best() const {
+  std::optional<Best> best;
+  for (Stored const& s : stored_) {
+    if (s.validation_loss && (!best || *s.validation_loss < best->loss))
+      best = Best{s.step, *s.validation_loss};
+  }
+  return best;
+}
+
+void RunFolder::saved(Index step, std::optional<double> validation_loss) {
+  std::erase_if(stored_, [&](Stored const& s) { return s.step >= step; });
+  stored_.push_back({step, validation_loss});
+  relink();
+
+  // Of equal losses the earlier checkpoint stays, as in the MBLM package.
+  std::vector<Stored> ranking;
+  std::copy_if(stored_.begin(), stored_.end(), std::back_inserter(ranking),
+               [](Stored const& s) { return s.validation_loss.has_value(); });
+  std::stable_sort(ranking.begin(), ranking.end(),
+                   [](Stored const& a, Stored const& b) { return *a.validation_loss < *b.validation_loss; });
+  if (static_cast<Index>(ranking.size()) > keep_best_) ranking.resize(static_cast<std::size_t>(keep_best_));
+  std::vector<Index> kept;
+  for (Stored const& s : ranking) kept.push_back(s.step);
+  for (std::size_t back = 1; back <= std::min<std::size_t>(2, stored_.size()); ++back)
+    kept.push_back(stored_[stored_.size() - back].step);
+  auto const is_kept = [&](Index s) { return std::find(kept.begin(), kept.end(), s) != kept.end(); };
+  for (Index const s : steps_on_disk()) {
+    std::error_code error;
+    if (!is_kept(s)) fs::remove(checkpoint(s), error);
+  }
+  std::erase_if(stored_, [&](Stored const& s) { return !is_kept(s.step); });
+}
+
+void RunFolder::relink() const {
+  if (!stored_.empty()) link("latest.h5", stored_.back().step);
+  if (auto const b = best()) link("best.h5", b->step);
+}
+
+void RunFolder::link(char const* name, Index step) const {
+  fs::path const target = fs::path("checkpoints") / fs::path(checkpoint(step)).filename();
+  fs::path const fresh = folder_ / (std::string(name) + "." + std::to_string(::getpid()) + ".partial");
+  std::error_code error;
+  fs::remove(fresh, error);
+  fs::create_symlink(target, fresh, error);
+  if (!error) fs::rename(fresh, folder_ / name, error);
+  if (error)
+    throw core::InputError("cannot make the link " + (folder_ / name).string() + ": " + error.message());
+}
+
+}  // namespace strata::train
