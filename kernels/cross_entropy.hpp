@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 // Softmax cross-entropy over the logits of a block of rows, its gradient written over the logits.
-//   loss[r] = weight * (log sum_v exp z[r, v] - z[r, target]),   dz[r, v] = scale * weight * (softmax(z)[v] - [v == target])
-// with z = logits + bias. Rows without a target have loss -1 and gradient 0.
+//   loss[r] = weight * (log sum_v exp z[r, v] - z[r, target]),   dz[r, v] = scale * weight * (softmax(z)[v] -
+//   [v == target])
+// with z = logits + bias. A row does not count, and has loss -1 and gradient 0, if it has no target inside
+// its window, if its target is the ignored id, or if its weight is 0. Every other loss is >= 0, or NaN or
+// infinite where a logit of the row is: exclude rows by `loss < 0`, never by `!(loss >= 0)`, which would hide
+// a diverged model. Targets must be below V.
 
 #include "kernels/common/types.hpp"
 #include "kernels/embedding.hpp"
@@ -12,14 +16,16 @@ namespace strata::kernels {
 /// Which byte each row of the last stage predicts.
 enum class Prediction {
   same,  ///< row t of a sequence predicts byte t of its patch (head `complete`)
-  next,  ///< row t >= 1 predicts the byte after byte t - 1; row 0 only byte 0 of the window (head `reference`)
+  next,  ///< row t >= 1 predicts the byte after byte t - 1; row 0 only byte 0 of the window (head
+         ///< `reference`)
   self,  ///< row t >= 1 predicts byte t - 1 itself (masked language model)
 };
 
 struct Targets {
-  Tokens tokens;                   ///< what is predicted, laid out as the inputs
-  float const* weights = nullptr;  ///< (windows, tokens.stride) per token, or null for 1 everywhere; never negative
-  std::int32_t ignored = -1;       ///< a target id that does not count; -1: none
+  Tokens tokens;  ///< what is predicted, laid out as the inputs
+  float const* weights =
+      nullptr;  ///< (windows, tokens.stride) per token, or null for 1 everywhere; never negative
+  std::int32_t ignored = -1;  ///< a target id that does not count; -1: none
   Prediction prediction = Prediction::same;
 
   /// Flat byte (of the padded batch) that row r of `rows` predicts, or -1: none inside its window.
@@ -45,13 +51,14 @@ struct Targets {
 
 /// logits (rows.shape.rows(), V) without bias; bias (V). losses (rows) out.
 template <class T>
-void cross_entropy_forward(ExecSpace const& space, Targets const& targets, StageRows const& rows, ConstMat<T> logits,
-                           ConstVec<T> bias, Vec<T> losses);
+void cross_entropy_forward(ExecSpace const& space, Targets const& targets, StageRows const& rows,
+                           ConstMat<T> logits, ConstVec<T> bias, Vec<T> losses);
 
 /// The same, and logits become their gradient.
 template <class T>
 void cross_entropy_forward_backward(ExecSpace const& space, Targets const& targets, StageRows const& rows,
-                                    Mat<T> logits, ConstVec<T> bias, std::type_identity_t<T> scale, Vec<T> losses);
+                                    Mat<T> logits, ConstVec<T> bias, std::type_identity_t<T> scale,
+                                    Vec<T> losses);
 
 template <class T>
 Cost cross_entropy_cost(Index rows, Index vocabulary);

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
-// Bytes to vectors. A batch of byte windows is held as bytes only; every stage gathers the embeddings of the sub-patches
-// it reads straight from them.
+// Bytes to vectors. A batch of byte windows is held as bytes only; every stage gathers the embeddings of the
+// sub-patches it reads straight from them.
 
 #include "kernels/common/types.hpp"
 
 namespace strata::kernels {
 
-/// A batch of token windows on the device: bytes, or 16-bit ids where special tokens are in use. Window b holds
-/// lengths[b] tokens and counts as padded with `pad` up to padded_length, without the padding being stored.
+/// A batch of token windows on the device: bytes, or 16-bit ids where special tokens are in use. Window b
+/// holds lengths[b] tokens and counts as padded with `pad` up to padded_length, without the padding being
+/// stored.
 struct Tokens {
   std::uint8_t const* bytes = nullptr;  ///< (windows, stride), or null
   std::uint16_t const* ids = nullptr;   ///< (windows, stride), or null
@@ -23,13 +24,14 @@ struct Tokens {
     Index const window = flat / padded_length;
     Index const position = flat - window * padded_length;
     if (position >= lengths[window]) return pad;
-    return bytes ? std::int32_t(bytes[window * stride + position]) : std::int32_t(ids[window * stride + position]);
+    return bytes ? std::int32_t(bytes[window * stride + position])
+                 : std::int32_t(ids[window * stride + position]);
   }
 };
 
 /// The rows of one stage that a call works on: `sequences` whole or partial sequences, positions
-/// [first_position, first_position + length) of each. Position 0 of a sequence is its start vector; position t > 0 reads
-/// sub-patch t - 1. Sequence k covers `patches` sub-patches of `patch_bytes` bytes each.
+/// [first_position, first_position + length) of each. Position 0 of a sequence is its start vector; position
+/// t > 0 reads sub-patch t - 1. Sequence k covers `patches` sub-patches of `patch_bytes` bytes each.
 struct StageRows {
   Index first_sequence = 0;
   Sequences shape;
@@ -51,12 +53,13 @@ struct StageRows {
 };
 
 /// y (embedded_rows, patch_bytes * D) = embeddings of each sub-patch's bytes, first byte's D features first.
-/// table (V, D).
+/// table (V, D). Tokens, pads included, must be below V.
 template <class T>
-void embedding_forward(ExecSpace const& space, Tokens const& tokens, StageRows const& rows, ConstMat<T> table, Mat<T> y);
+void embedding_forward(ExecSpace const& space, Tokens const& tokens, StageRows const& rows, ConstMat<T> table,
+                       Mat<T> y);
 
-/// dtable (V, D) +=, in the order of the rows (no atomics); row `frozen` (or none if negative) receives nothing.
-/// workspace: embedding_workspace(rows, vocabulary) elements of Index.
+/// dtable (V, D) +=, in an order that only the tokens decide (no atomics); row `frozen` (or none if negative)
+/// receives nothing. workspace: embedding_workspace(rows, vocabulary) elements of Index.
 template <class T>
 void embedding_backward(ExecSpace const& space, Tokens const& tokens, StageRows const& rows, ConstMat<T> dy,
                         Index frozen, Mat<T> dtable, Vec<Index> workspace);

@@ -1,0 +1,251 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/linear.hpp"
+
+#include <KokkosBlas3_gemm.hpp>
+#include <limits>
+
+#include "kernels/common/check.hpp"
+
+namespace strata::kernels {
+namespace {
+
+// The overload of gemm that takes an execution space came after Kokkos Kernels 3.4. Without it everything
+// runs on the default instance, which is the same thing on a host: products there are synchronous.
+#if KOKKOS_VERSION >= 40200
+constexpr bool gemm_takes_space = true;
+#else
+constexpr bool gemm_takes_space = false;
+#endif
+static_assert(gemm_takes_space || !on_device,
+              "on a device Strata needs Kokkos and Kokkos Kernels 4.2 or newer");
+
+/// c = beta c + op(a) op(b); an operand is transposed where its letter is 'T', plain where it is 'N'.
+template <class T>
+void gemm(ExecSpace const& space, char const* transpose_a, char const* transpose_b, ConstMat<T> a,
+          ConstMat<T> b, T beta, Mat<T> c) {
+#if KOKKOS_VERSION >= 40200
+  KokkosBlas::gemm(space, transpose_a, transpose_b, T(1), a, b, beta, c);
+#else
+  (void)space;
+  KokkosBlas::gemm(transpose_a, transpose_b, T(1), a, b, beta, c);
+#endif
+}
+
+/// BLAS counts in int, even where pointers have 64 bits.
+template <class T>
+bool fits_blas(Mat<T> const& m) {
+  constexpr auto most = std::size_t(std::numeric_limits<int>::max());
+  return m.extent(0) <= most && m.extent(1) <= most && std::size_t(m.stride(0)) <= most;
+}
+
+template <class T>
+struct FillRows {
+  Mat<T> y;
+  ConstVec<T> bias;  // empty: zeros
+  Index width;
+
+  KOKKOS_INLINE_FUNCTION void operator()(Index i) const {
+    if constexpr (on_device) {
+      y(i / width, i % width) = bias.data() ? bias(i % width) : T(0);
+    } else {
+      T* const row = &y(i, 0);
+      T const* const value = bias.data();
+      if (value == nullptr) {
+        for (Index n = 0; n < width; ++n) row[n] = T(0);
+      } else {
+        for (Index n = 0; n < width; ++n) row[n] = value[n];
+      }
+    }
+  }
+};
+
+/// y = bias or 0, row by row on a host, element by element on a device.
+template <class T>
+void fill_rows(ExecSpace const& space, ConstVec<T> bias, Mat<T> y) {
+  Index const width = Index(y.extent(1));
+  Index const items = Index(y.extent(0)) * (on_device ? width : 1);
+  Kokkos::parallel_for("strata::linear::fill_rows", Kokkos::RangePolicy<ExecSpace>(space, 0, items),
+                       FillRows<T>{y, bias, width});
+}
+
+/// Rows up to which a host computes x W^T by itself: gemm packs all of W for them, which takes longer than
+/// the product.
+constexpr Index few_rows = 6;
+
+/// Four outputs of each of a few rows: the four rows of W stay in the first-level cache while x's rows pass
+/// over them.
+template <class T>
+struct FewRows {
+  static constexpr Index tile = 4;
+  ConstMat<T> x, weight;
+  ConstVec<T> bias;
+  Mat<T> y;
+  bool accumulate;
+
+  void operator()(Index block) const {
+    Index const inputs = Index(x.extent(1));
+    Index const outputs = Index(y.extent(1));
+    Index const first = block * tile;
+    Index const last = outputs - 1;
+    auto const row_of = [&](Index n) {
+      return &weight(n < last ? n : last, 0);
+    };  // past the end: the last again
+    T const* const w0 = row_of(first);
+    T const* const w1 = row_of(first + 1);
+    T const* const w2 = row_of(first + 2);
+    T const* const w3 = row_of(first + 3);
+    for (Index m = 0; m < Index(x.extent(0)); ++m) {
+      T const* const in = &x(m, 0);
+      T s0 = 0, s1 = 0, s2 = 0, s3 = 0;
+#pragma omp simd reduction(+ : s0, s1, s2, s3)
+      for (Index k = 0; k < inputs; ++k) {
+        s0 += in[k] * w0[k];
+        s1 += in[k] * w1[k];
+        s2 += in[k] * w2[k];
+        s3 += in[k] * w3[k];
+      }
+      T const sums[tile] = {s0, s1, s2, s3};
+      for (Index n = first; n < outputs && n < first + tile; ++n) {
+        T const base = accumulate ? y(m, n) : (bias.data() ? bias(n) : T(0));
+        y(m, n) = base + sums[n - first];
+      }
+    }
+  }
+};
+
+/// Below this many multiply-adds waking the other threads takes longer than the product.
+[[maybe_unused]] constexpr Index serial_products = 65536;
+
+template <class T>
+void few_rows_forward(ExecSpace const& space, ConstMat<T> x, ConstMat<T> weight, ConstVec<T> bias, Mat<T> y,
+                      bool accumulate) {
+  FewRows<T> const functor{x, weight, bias, y, accumulate};
+  Index const blocks = (Index(y.extent(1)) + FewRows<T>::tile - 1) / FewRows<T>::tile;
+  if (Index(x.extent(0) * weight.extent(0) * weight.extent(1)) <= serial_products) {
+    for (Index block = 0; block < blocks; ++block) functor(block);
+  } else {
+    Kokkos::parallel_for("strata::linear::few_rows",
+                         Kokkos::RangePolicy<ExecSpace, Kokkos::Schedule<Kokkos::Static>>(space, 0, blocks),
+                         functor);
+  }
+}
+
+/// One element of c = beta c + op(a) op(b) per team, its sum along the contracted index in the team's fixed
+/// tree.
+template <class T>
+struct DotProducts {
+  T const* a;
+  T const* b;
+  Index a_step, a_row, b_step,
+      b_column;  // strides along the contracted index, and along c's rows and columns
+  Index length;
+  T beta;
+  Mat<T> c;
+  using Member = typename Kokkos::TeamPolicy<ExecSpace>::member_type;
+
+  KOKKOS_INLINE_FUNCTION void operator()(Member const& team) const {
+    Index const columns = Index(c.extent(1));
+    Index const i = Index(team.league_rank()) / columns;
+    Index const j = Index(team.league_rank()) % columns;
+    T sum = 0;
+    Kokkos::parallel_reduce(
+        Kokkos::TeamThreadRange(team, length),
+        [&](Index l, T& part) { part += a[i * a_row + l * a_step] * b[j * b_column + l * b_step]; }, sum);
+    Kokkos::single(Kokkos::PerTeam(team), [&] { c(i, j) = (beta == T(0) ? T(0) : beta * c(i, j)) + sum; });
+  }
+};
+
+template <class T>
+void dot_products(ExecSpace const& space, DotProducts<T> const& functor) {
+  auto const elements = int(functor.c.extent(0) * functor.c.extent(1));
+  Kokkos::parallel_for("strata::linear::dot_products",
+                       Kokkos::TeamPolicy<ExecSpace>(space, elements, Kokkos::AUTO), functor);
+}
+
+template <class T>
+void forward(ExecSpace const& space, ConstMat<T> x, ConstMat<T> weight, ConstVec<T> bias, Mat<T> y,
+             bool accumulate) {
+  STRATA_REQUIRE(
+      x.extent(0) == y.extent(0) && weight.extent(0) == y.extent(1) && weight.extent(1) == x.extent(1),
+      "x (" << x.extent(0) << ", " << x.extent(1) << "), weight (" << weight.extent(0) << ", "
+            << weight.extent(1) << "), y (" << y.extent(0) << ", " << y.extent(1) << ")");
+  STRATA_REQUIRE(bias.data() == nullptr || bias.extent(0) == y.extent(1),
+                 "bias (" << bias.extent(0) << "), y has " << y.extent(1) << " columns");
+  STRATA_REQUIRE(fits_blas(x) && fits_blas(weight) && fits_blas(y), "an extent exceeds BLAS's int");
+  if (y.extent(0) == 0 || y.extent(1) == 0) return;
+  bool const nothing_to_add = x.extent(1) == 0;
+  if constexpr (!on_device) {
+    if (Index(y.extent(0)) <= few_rows && !nothing_to_add) {
+      few_rows_forward<T>(space, x, weight, bias, y, accumulate);
+      return;
+    }
+  }
+  bool const start_from_bias = bias.data() != nullptr && !accumulate;
+  if (start_from_bias || (nothing_to_add && !accumulate)) fill_rows<T>(space, bias, y);
+  if (nothing_to_add) return;
+  gemm<T>(space, "N", "T", x, weight, accumulate || start_from_bias ? T(1) : T(0), y);
+}
+
+}  // namespace
+
+template <class T>
+void linear_forward(ExecSpace const& space, ConstMat<T> x, ConstMat<T> weight, ConstVec<T> bias, Mat<T> y) {
+  forward<T>(space, x, weight, bias, y, false);
+}
+
+template <class T>
+void linear_forward_accumulate(ExecSpace const& space, ConstMat<T> x, ConstMat<T> weight, Mat<T> y) {
+  forward<T>(space, x, weight, {}, y, true);
+}
+
+template <class T>
+void linear_backward_input(ExecSpace const& space, ConstMat<T> dy, ConstMat<T> weight, Mat<T> dx) {
+  STRATA_REQUIRE(
+      dy.extent(0) == dx.extent(0) && weight.extent(0) == dy.extent(1) && weight.extent(1) == dx.extent(1),
+      "dy (" << dy.extent(0) << ", " << dy.extent(1) << "), weight (" << weight.extent(0) << ", "
+             << weight.extent(1) << "), dx (" << dx.extent(0) << ", " << dx.extent(1) << ")");
+  STRATA_REQUIRE(fits_blas(dy) && fits_blas(weight) && fits_blas(dx), "an extent exceeds BLAS's int");
+  if (dx.extent(0) == 0 || dx.extent(1) == 0) return;
+  if (dy.extent(1) == 0) {
+    fill_rows<T>(space, {}, dx);
+  } else if (dx.extent(1) == 1) {
+    // Kokkos Kernels 4 turns this case into a gemv that takes the one column for contiguous.
+    dot_products<T>(space, {dy.data(), weight.data(), 1, Index(dy.stride(0)), Index(weight.stride(0)), 0,
+                            Index(dy.extent(1)), T(0), dx});
+  } else {
+    gemm<T>(space, "N", "N", dy, weight, T(0), dx);
+  }
+}
+
+template <class T>
+void linear_backward_weight(ExecSpace const& space, ConstMat<T> dy, ConstMat<T> x, Mat<T> dweight) {
+  STRATA_REQUIRE(
+      dy.extent(0) == x.extent(0) && dweight.extent(0) == dy.extent(1) && dweight.extent(1) == x.extent(1),
+      "dy (" << dy.extent(0) << ", " << dy.extent(1) << "), x (" << x.extent(0) << ", " << x.extent(1)
+             << "), dweight (" << dweight.extent(0) << ", " << dweight.extent(1) << ")");
+  STRATA_REQUIRE(fits_blas(dy) && fits_blas(x) && fits_blas(dweight), "an extent exceeds BLAS's int");
+  if (dy.extent(0) == 0 || dweight.extent(0) == 0 || dweight.extent(1) == 0) return;
+  if (on_device && dweight.extent(0) * dweight.extent(1) < 100) {
+    // Kokkos Kernels 4 sums so small a result on a device with atomics, in whatever order they come.
+    dot_products<T>(space, {dy.data(), x.data(), Index(dy.stride(0)), 1, Index(x.stride(0)), 1,
+                            Index(dy.extent(0)), T(1), dweight});
+  } else {
+    gemm<T>(space, "T", "N", dy, x, T(1), dweight);
+  }
+}
+
+template <class T>
+Cost linear_cost(Index rows, Index inputs, Index outputs) {
+  double const m = double(rows), k = double(inputs), n = double(outputs);
+  return {sizeof(T) * (m * k + n * k), sizeof(T) * m * n, 2 * m * n * k};
+}
+
+#define STRATA_LINEAR(T)                                                                            \
+  template void linear_forward<T>(ExecSpace const&, ConstMat<T>, ConstMat<T>, ConstVec<T>, Mat<T>); \
+  template void linear_forward_accumulate<T>(ExecSpace const&, ConstMat<T>, ConstMat<T>, Mat<T>);   \
+  template void linear_backward_input<T>(ExecSpace const&, ConstMat<T>, ConstMat<T>, Mat<T>);       \
+  template void linear_backward_weight<T>(ExecSpace const&, ConstMat<T>, ConstMat<T>, Mat<T>);      \
+  template Cost linear_cost<T>(Index, Index, Index);
+STRATA_INSTANTIATE(STRATA_LINEAR)
+
+}  // namespace strata::kernels
