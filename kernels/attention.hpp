@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
-// Softmax attention, blockwise with an online softmax: memory linear in the sequence, only one number per row and head
-// (the log of the softmax's denominator) is saved for backward.
+// Softmax attention, blockwise with an online softmax: memory linear in the sequence, only one number per row
+// and head (the log of the softmax's denominator) is saved for backward.
 //   S[i, j] = q_i . k_j / sqrt(d),  j <= i when causal;  o_i = sum_j keep[i, j] softmax(S)[i, j] v_j
-// Queries are rows start .. start + length - 1 of their sequence; keys and values are all rows 0 .. start + length - 1.
-// Without causality every query sees every key.
+// Queries are rows start .. start + length - 1 of their sequence; keys and values are all rows 0 .. start +
+// length - 1. Without causality every query sees every key.
 
 #include "kernels/common/types.hpp"
 #include "kernels/dropout.hpp"
@@ -25,12 +25,12 @@ template <class T>
 void attention_forward(ExecSpace const& space, AttentionShape shape, ConstMat<T> q, KeyValues<T> key_values,
                        Dropout const& dropout, Mat<T> o, Mat<T> log_sum);
 
-/// dq (rows, H*d) = ; dkey_values += (rows of earlier spans and of this one). Columns and capacity as key_values.
-/// workspace: rows * H elements (row sums of dout * o).
+/// dq (rows, H*d) = ; dkey_values += (rows of earlier spans and of this one). Columns and capacity as
+/// key_values. workspace: rows * H elements (row sums of dout * o).
 template <class T>
 void attention_backward(ExecSpace const& space, AttentionShape shape, ConstMat<T> q, KeyValues<T> key_values,
-                        ConstMat<T> o, ConstMat<T> log_sum, ConstMat<T> dout, Dropout const& dropout, Mat<T> dq,
-                        KeyValues<T> dkey_values, Vec<T> workspace);
+                        ConstMat<T> o, ConstMat<T> log_sum, ConstMat<T> dout, Dropout const& dropout,
+                        Mat<T> dq, KeyValues<T> dkey_values, Vec<T> workspace);
 Index attention_workspace(AttentionShape shape);
 
 /// Useful work only: the pairs a causal mask removes are not counted, nor what backward computes twice.

@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+// What attention's forward and backward share: how the scores are cut into blocks, and how one team walks
+// over the elements of a block. doc/kernels/attention.md explains the layout.
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "kernels/attention.hpp"
+#include "kernels/attention_lanes.hpp"
+#include "kernels/common/check.hpp"
+
+namespace strata::kernels::attention {
+
+/// A block of scores: `queries` x `keys`, its scratch rows padded to whole registers.
+struct Blocks {
+  int queries = 1, keys = 1;
+  int query_lanes = 1, feature_lanes = 1;
+  std::size_t elements = 0;  ///< of scratch
+};
+
+/// The largest blocks whose scratch, `elements(blocks)` numbers, stays in a core's second-level cache or in a
+/// GPU's shared memory. They depend on the shape alone, so the sums have the same order on any number of
+/// threads.
+template <class T, class Elements>
+Blocks choose_blocks(AttentionShape const& shape, Elements const& elements) {
+  constexpr std::size_t most_bytes = on_device ? 90 * 1024 : 512 * 1024;
+  constexpr int smallest = 4;
+  Index const keys = shape.start + shape.queries.length;
+  Blocks blocks;
+  for (int size = 64;; size /= 2) {
+    blocks.queries = static_cast<int>(std::min<Index>(size, shape.queries.length));
+    blocks.keys = static_cast<int>(std::min<Index>(size, keys));
+    blocks.query_lanes = padded<T>(blocks.queries);
+    blocks.feature_lanes = padded<T>(shape.head_dim);
+    blocks.elements = elements(blocks);
+    if (blocks.elements * sizeof(T) <= most_bytes || size == smallest) return blocks;
+  }
+}
+
+using Policy = Kokkos::TeamPolicy<ExecSpace, Kokkos::Schedule<Kokkos::Dynamic>>;
+using Member = Policy::member_type;
+
+// Kokkos' OpenMP back end calls 32 KB "level 0" and the rest "level 1"; to it both are the same heap memory.
+inline constexpr int scratch_level = on_device ? 0 : 1;
+
+/// The score of a key that a query does not see: its exponential is 0 next to any score a query has. A
+/// constant, since device code may not call std::numeric_limits.
+template <class T>
+inline constexpr T hidden_score = std::numeric_limits<T>::lowest();
+
+/// A host team is one thread, which fills the registers itself; a GPU team shares the tiles of a block.
+template <class T>
+Policy make_policy(ExecSpace const& space, Index league, Blocks const& blocks) {
+  STRATA_REQUIRE(league <= std::numeric_limits<int>::max(), "attention has " << league << " blocks");
+  auto const bytes = Kokkos::PerTeam(static_cast<int>(blocks.elements * sizeof(T)) + 64);
+  if constexpr (on_device) {
+    return Policy(space, static_cast<int>(league), Kokkos::AUTO).set_scratch_size(scratch_level, bytes);
+  } else {
+    return Policy(space, static_cast<int>(league), 1).set_scratch_size(scratch_level, bytes);
+  }
+}
+
+/// Room for one number of the dropout stream, in elements.
+template <class T>
+inline constexpr int ids_per_lane = static_cast<int>((sizeof(std::uint64_t) + sizeof(T) - 1) / sizeof(T));
+
+/// Hands out pieces of a team's scratch memory.
+template <class T>
+struct Scratch {
+  T* next;
+
+  KOKKOS_INLINE_FUNCTION Scratch(Member const& team, Blocks const& blocks) {
+    auto const bytes = static_cast<int>(blocks.elements * sizeof(T)) + 64;
+    constexpr int level =
+        scratch_level;  // team_scratch takes a reference, and a GPU has no address of scratch_level
+    auto const address = reinterpret_cast<std::uintptr_t>(team.team_scratch(level).get_shmem(bytes));
+    next = reinterpret_cast<T*>((address + 63) / 64 * 64);
+  }
+  KOKKOS_INLINE_FUNCTION T* take(int elements) {
+    T* const taken = next;
+    next += elements;
+    return taken;
+  }
+  /// Numbers of the dropout stream, one per lane.
+  KOKKOS_INLINE_FUNCTION std::uint64_t* take_ids(int lanes) {
+    return reinterpret_cast<std::uint64_t*>(take(lanes * ids_per_lane<T>));
+  }
+};
+
+/// f(row, column) for every element.
+template <class F>
+KOKKOS_INLINE_FUNCTION void for_elements(Member const& team, int rows, int columns, F const& f) {
+  if constexpr (on_device) {
+    Kokkos::parallel_for(Kokkos::TeamThreadRange(team, rows * columns),
+                         [&](int const element) { f(element / columns, element % columns); });
+  } else {
+    for (int row = 0; row < rows; ++row) {
+      for (int column = 0; column < columns; ++column) f(row, column);
+    }
+  }
+}
+
+/// f(first row, first column) for every tile.
+template <class T, class F>
+KOKKOS_INLINE_FUNCTION void for_tiles(Member const& team, int rows, int columns, F const& f) {
+  if constexpr (on_device) {
+    int const across = (columns + tile_columns<T> - 1) / tile_columns<T>;
+    int const down = (rows + tile_rows - 1) / tile_rows;
+    Kokkos::parallel_for(Kokkos::TeamThreadRange(team, down * across), [&](int const tile) {
+      f(tile / across * tile_rows, tile % across * tile_columns<T>);
+    });
+  } else {
+    for (int row = 0; row < rows; row += tile_rows) {
+      for (int column = 0; column < columns; column += tile_columns<T>) f(row, column);
+    }
+  }
+}
+
+/// f(first lane, number of lanes), together all lanes: the queries of a block, which walk down its keys side
+/// by side.
+template <class F>
+KOKKOS_INLINE_FUNCTION void for_lanes(Member const& team, int lanes, F const& f) {
+  if constexpr (on_device) {
+    Kokkos::parallel_for(Kokkos::TeamThreadRange(team, lanes), [&](int const lane) { f(lane, 1); });
+  } else {
+    f(0, lanes);
+  }
+}
+
+/// to (rows, lanes) = scale * from (rows, columns) and zeros beyond column `columns`.
+template <class T>
+KOKKOS_INLINE_FUNCTION void copy_rows(Member const& team, int rows, int columns, T const* from, Index step,
+                                      T scale, int lanes, T* to) {
+  for_elements(team, rows, columns, [&](int const row, int const column) {
+    to[row * lanes + column] = scale * from[row * step + column];
+  });
+  if (columns == lanes) return;
+  for_elements(team, rows, lanes - columns,
+               [&](int const row, int const column) { to[row * lanes + columns + column] = T(0); });
+}
+
+/// to (columns, lanes) = scale * the transpose of from (rows, columns) and zeros beyond lane `rows`.
+template <class T>
+KOKKOS_INLINE_FUNCTION void copy_transposed(Member const& team, int rows, int columns, T const* from,
+                                            Index step, T scale, int lanes, T* to) {
+  if constexpr (on_device) {  // neighbouring threads read neighbouring elements
+    for_elements(team, rows, columns, [&](int const row, int const column) {
+      to[column * lanes + row] = scale * from[row * step + column];
+    });
+    for_elements(team, columns, lanes - rows,
+                 [&](int const column, int const row) { to[column * lanes + rows + row] = T(0); });
+  } else {  // neighbouring iterations write neighbouring elements
+    if (rows < lanes) {
+      for (int i = 0; i < columns * lanes; ++i) to[i] = T(0);
+    }
+    for_elements(team, columns, rows, [&](int const column, int const row) {
+      to[column * lanes + row] = scale * from[row * step + column];
+    });
+  }
+}
+
+/// ids (lanes) = the dropout stream's numbers of `rows` rows from `row` on; unused lanes repeat the first.
+KOKKOS_INLINE_FUNCTION void copy_stream_rows(Member const& team, Dropout const& dropout, Index row, int rows,
+                                             int lanes, std::uint64_t* ids) {
+  for_elements(team, 1, lanes,
+               [&](int, int const i) { ids[i] = dropout.stream_row(row + (i < rows ? i : 0)); });
+}
+
+/// keep (4, lanes) = the dropout factors of keys 4 * group .. 4 * group + 3 for lanes [begin, begin + n).
+template <class T>
+KOKKOS_INLINE_FUNCTION void draw_four_keys(Dropout const& dropout, std::uint64_t const* ids, Index group,
+                                           Index head, int lanes, int begin, int n, T* keep) {
+  for (int i = begin; i < begin + n; ++i) {
+    auto const four = dropout.quad_scales<T>(ids[i], group, static_cast<std::uint32_t>(head));
+    keep[i] = four[0];
+    keep[lanes + i] = four[1];
+    keep[2 * lanes + i] = four[2];
+    keep[3 * lanes + i] = four[3];
+  }
+}
+
+KOKKOS_INLINE_FUNCTION constexpr int least(int a, int b) { return a < b ? a : b; }
+KOKKOS_INLINE_FUNCTION constexpr int greatest(int a, int b) { return a > b ? a : b; }
+
+/// Where a block lies relative to the diagonal: query i of the block sees key j of the block when j <= edge +
+/// i.
+struct Edge {
+  int edge;
+
+  KOKKOS_INLINE_FUNCTION Edge(AttentionShape const& shape, Index first_query, Index first_key, int keys)
+      : edge(keys) {
+    Index const distance = shape.start + first_query - first_key;
+    if (shape.causal && distance < keys) edge = static_cast<int>(distance);
+  }
+  /// The first query that sees key j, and how many keys query i sees of `keys`.
+  KOKKOS_INLINE_FUNCTION int first_query(int j) const { return greatest(0, j - edge); }
+  KOKKOS_INLINE_FUNCTION int keys_seen(int i, int keys) const {
+    return greatest(0, least(keys, edge + i + 1));
+  }
+};
+
+/// scores (keys, lanes), transposed: row j = k_j . q_i for all queries i, from keys (rows of `step`) and the
+/// transposed queries (head_dim, lanes). Tiles that no query sees are left as they are.
+template <class T>
+KOKKOS_INLINE_FUNCTION void transposed_scores(Member const& team, T const* keys, Index step, int count,
+                                              int head_dim, T const* queries, int lanes, Edge const edge,
+                                              T* scores) {
+  for_tiles<T>(team, count, lanes, [&](int const m, int const n) {
+    if (n + tile_columns<T> <= edge.first_query(m)) return;
+    multiply<Into::set>(Left<T>{keys + m * step, step, 1}, queries + n, lanes, head_dim,
+                        scores + m * lanes + n, lanes, least(tile_rows, count - m),
+                        least(tile_columns<T>, lanes - n));
+  });
+}
+
+/// Pairs of a query and a key it sees, in one head of all sequences.
+inline double visible_pairs(AttentionShape const& shape) {
+  double const length = shape.queries.length, start = shape.start;
+  return shape.queries.count *
+         (shape.causal ? length * (start + (length + 1) / 2) : length * (start + length));
+}
+
+/// Checks the arguments forward and backward share.
+template <class T>
+void require_arguments(AttentionShape const& shape, ConstMat<T> q, KeyValues<T> const& key_values) {
+  Index const width = shape.heads * shape.head_dim;
+  STRATA_REQUIRE(shape.head_dim >= 1 && shape.head_dim <= 256, "head dimension " << shape.head_dim);
+  STRATA_REQUIRE(
+      static_cast<Index>(q.extent(0)) == shape.queries.rows() && static_cast<Index>(q.extent(1)) == width,
+      "queries " << q.extent(0) << " x " << q.extent(1) << ", expected " << shape.queries.rows() << " x "
+                 << width);
+  STRATA_REQUIRE(
+      shape.start >= 0 && shape.start + shape.queries.length <= key_values.capacity,
+      "positions up to " << shape.start + shape.queries.length << ", capacity " << key_values.capacity);
+  STRATA_REQUIRE(static_cast<Index>(key_values.data.extent(0)) >= shape.queries.count * key_values.capacity &&
+                     static_cast<Index>(key_values.data.extent(1)) == 2 * width,
+                 "keys and values " << key_values.data.extent(0) << " x " << key_values.data.extent(1));
+}
+
+}  // namespace strata::kernels::attention
