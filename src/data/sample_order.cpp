@@ -43,14 +43,18 @@ SampleOrder::SampleOrder(Index total, Index window_length, bool shuffle, std::ui
   }
 }
 
+Index SampleOrder::offset_of(Index epoch) const {
+  return total_ > window_length_ ? epoch % window_length_ : 0;
+}
+
 Index SampleOrder::windows(Index epoch) const {
-  Index const offset = std::min(epoch % window_length_, total_);
+  Index const offset = offset_of(epoch);
   Index const rest = total_ - offset;
   return (offset > 0 ? 1 : 0) + rest / window_length_ + (rest % window_length_ > 0 ? 1 : 0);
 }
 
 Window SampleOrder::window(Place place) const {
-  Index const offset = std::min(place.epoch % window_length_, total_);
+  Index const offset = offset_of(place.epoch);
   Index index = place.index;
   if (shuffle_) index = permute(index, windows(place.epoch), seed_, static_cast<std::uint64_t>(place.epoch));
   if (offset > 0) {

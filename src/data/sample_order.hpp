@@ -5,7 +5,7 @@
 //
 // Epoch e cuts the split at o = e mod L, as the reference does: a head [0, o), full windows [o + i L, o +
 // (i+1) L) and a tail with what remains. Unlike the reference, which drops head and tail, every byte is seen
-// exactly once per epoch.
+// exactly once per epoch. A split that one window holds is never cut.
 
 #include <cstdint>
 
@@ -53,6 +53,8 @@ class SampleOrder {
   Index counter(Place place) const;
 
  private:
+  Index offset_of(Index epoch) const;
+
   Index total_, window_length_;
   bool shuffle_;
   std::uint64_t seed_;
