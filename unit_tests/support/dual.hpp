@@ -57,12 +57,12 @@ struct Dual {
 /// what their derivative makes of the argument's size. Rounding errors are then a small multiple of epsilon *
 /// size.
 struct Scaled {
-  double value = 0;
+  long double value = 0;
   double size = 0;
 
   constexpr Scaled() = default;
   constexpr Scaled(double v) : value(v), size(v < 0 ? -v : v) {}
-  constexpr Scaled(double v, double s) : value(v), size(s) {}
+  constexpr Scaled(long double v, long double s) : value(v), size(static_cast<double>(s)) {}
 
   friend constexpr Scaled operator+(Scaled a, Scaled b) { return {a.value + b.value, a.size + b.size}; }
   friend constexpr Scaled operator-(Scaled a, Scaled b) { return {a.value - b.value, a.size + b.size}; }
@@ -78,7 +78,7 @@ struct Scaled {
   friend constexpr bool operator>(Scaled a, Scaled b) { return a.value > b.value; }
 
   friend Scaled sqrt(Scaled a) {
-    double const root = std::sqrt(a.value);
+    long double const root = std::sqrt(a.value);
     return {root, root > 0 ? a.size / root : std::sqrt(a.size)};
   }
   friend Scaled exp(Scaled a) { return {std::exp(a.value), std::exp(a.value) * (1 + a.size)}; }
@@ -87,7 +87,7 @@ struct Scaled {
     return {std::erf(a.value), 1 + 2 / std::sqrt(M_PI) * std::exp(-a.value * a.value) * a.size};
   }
   friend Scaled tanh(Scaled a) {
-    double const t = std::tanh(a.value);
+    long double const t = std::tanh(a.value);
     return {t, std::fabs(t) + (1 - t * t) * a.size};
   }
 };
@@ -107,7 +107,7 @@ inline std::vector<double> values_of(std::vector<double> const& v) { return v; }
 template <class S>
 std::vector<double> values_of(std::vector<S> const& v) {
   std::vector<double> result;
-  for (S const& x : v) result.push_back(x.value);
+  for (S const& x : v) result.push_back(static_cast<double>(x.value));
   return result;
 }
 

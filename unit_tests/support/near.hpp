@@ -30,9 +30,9 @@ testing::AssertionResult near(std::vector<double> const& got, std::vector<Scaled
            static_cast<double>(std::numeric_limits<T>::min());
   };
   for (std::size_t i = 0; i < got.size(); ++i) {
-    double const w = wanted[i].value;
+    long double const w = wanted[i].value;
     if ((std::isnan(got[i]) && std::isnan(w)) || got[i] == w) continue;
-    double ratio = std::fabs(got[i] - w) / bound_of(i);
+    auto ratio = static_cast<double>(std::fabs(got[i] - w) / bound_of(i));
     if (std::isnan(ratio)) ratio = std::numeric_limits<double>::infinity();
     if (ratio > 1) ++wrong;
     if (ratio > worst) {
