@@ -22,6 +22,7 @@ namespace {
 
 constexpr Index stream_chunk_bytes = 1
                                      << 16;  // small, so that a shuffled window does not drag much else along
+constexpr Index offsets_chunk = 1024;        // elements of 8 bytes; documents are few
 constexpr Index array_chunk_bytes = 1 << 20;
 constexpr std::size_t children_limit = 1000000;
 
@@ -62,6 +63,7 @@ File::File(Handle id, std::string path, bool writing)
 
 File File::create(std::string const& path) {
   Lock const lock;
+  check_size_limit(-1, path, 0);
   Handle const creation = property_handle(H5Pcreate(H5P_FILE_CREATE));
   H5Pset_obj_track_times(creation.get(), false);
   Handle const access = access_properties(true);
@@ -121,11 +123,11 @@ bool File::exists(std::string const& object) const {
     htri_t const there = H5Lexists(id_.get(), prefix.c_str(), H5P_DEFAULT);
     if (there == 0) return false;
     if (there < 0) {
-      if (prefix != object) {  // something on the way is not a group
-        H5Eclear2(H5E_DEFAULT);
-        return false;
-      }
-      fail("look up " + object);
+      std::string const parent = prefix.substr(0, prefix.rfind('/') + 1);
+      Handle const above = object_handle(H5Oopen(id_.get(), parent.c_str(), H5P_DEFAULT));
+      if (!above || H5Iget_type(above.get()) == H5I_GROUP) fail("look up " + object);
+      H5Eclear2(H5E_DEFAULT);
+      return false;
     }
     if (H5Lget_info(id_.get(), prefix.c_str(), &info, H5P_DEFAULT) < 0) fail("look up " + object);
     // Links to elsewhere could name any file of this machine.
@@ -198,7 +200,7 @@ Dataset File::create_dataset(std::string const& object, ElementType type, Shape 
     hsize_t const none = 0;
     hsize_t const unlimited = H5S_UNLIMITED;
     space = space_handle(H5Screate_simple(1, &none, &unlimited));
-    chunk.push_back(static_cast<hsize_t>(stream_chunk_bytes / size));
+    chunk.push_back(static_cast<hsize_t>(size < 8 ? stream_chunk_bytes / size : offsets_chunk));
   } else if (shape.empty()) {
     space = space_handle(H5Screate(H5S_SCALAR));
     H5Pset_layout(creation.get(), H5D_COMPACT);  // inside the object header, which has a checksum
@@ -265,6 +267,7 @@ void File::write_text(std::string const& object, std::string const& text) {
   Handle const id = dataset_handle(H5Dcreate2(id_.get(), object.c_str(), type.get(), space.get(), H5P_DEFAULT,
                                               creation.get(), H5P_DEFAULT));
   std::string const padded = text.empty() ? std::string(1, '\0') : text;
+  check_size_limit(id_.get(), path_, static_cast<double>(padded.size()));
   if (!id || H5Dwrite(id.get(), type.get(), H5S_ALL, H5S_ALL, H5P_DEFAULT, padded.data()) < 0 ||
       H5Dflush(id.get()) < 0) {
     fail("write " + object);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <filesystem>
 
 #include "core/error.hpp"
@@ -34,6 +35,22 @@ bool holds(ElementType wanted, ElementType stored) {
   if (wanted == ElementType::float64) return stored == ElementType::float32;
   if (is_unsigned(wanted)) return is_unsigned(stored);
   return is_signed(wanted) && (is_signed(stored) || is_unsigned(stored));
+}
+
+/// Bytes of the whole chunks that hold an array of this shape, before compression.
+double chunked_bytes(hid_t dataset, Shape const& shape, ElementType type) {
+  Handle const creation = property_handle(H5Dget_create_plist(dataset));
+  std::array<hsize_t, H5S_MAX_RANK> chunk{};
+  int rank = 0;
+  if (H5Pget_layout(creation.get()) == H5D_CHUNKED)
+    rank = H5Pget_chunk(creation.get(), H5S_MAX_RANK, chunk.data());
+  auto bytes = static_cast<double>(element_size(type));
+  for (std::size_t d = 0; d < shape.size(); ++d) {
+    auto const extent = static_cast<double>(shape[d]);
+    auto const step = d < static_cast<std::size_t>(std::max(rank, 0)) ? static_cast<double>(chunk[d]) : 1.0;
+    bytes *= std::ceil(extent / step) * step;
+  }
+  return bytes;
 }
 
 Shape shape_of(hid_t space, bool& good) {
@@ -166,6 +183,7 @@ void Dataset::write(std::span<T const> in) {
     throw std::logic_error(path_ + ": written with another type or size than it was created with");
   }
   if (in.empty()) return;
+  check_size_limit(id_.get(), file_, chunked_bytes(id_.get(), shape_, type_));
   if (H5Dwrite(id_.get(), native_type(type_), H5S_ALL, H5S_ALL, H5P_DEFAULT, in.data()) < 0) fail("write");
   flush();
 }
@@ -176,6 +194,7 @@ void Dataset::append(std::span<T const> in) {
   if (element_type<T>() != type_ || shape_.size() != 1)
     throw std::logic_error(path_ + ": cannot be appended to");
   if (in.empty()) return;
+  check_size_limit(id_.get(), file_, chunked_bytes(id_.get(), {static_cast<Index>(in.size())}, type_));
   hsize_t const start = static_cast<hsize_t>(shape_[0]);
   hsize_t const length = in.size();
   hsize_t const total = start + length;

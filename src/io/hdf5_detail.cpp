@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "io/hdf5_detail.hpp"
 
+#include <sys/resource.h>
+
+#include <cerrno>
 #include <cstdlib>
 #include <cstring>
 #include <vector>
 
 #include "core/error.hpp"
+#include "io/atomic_file.hpp"
 
 namespace strata::io {
 
@@ -164,6 +168,21 @@ std::string error_stack() {
 
 void fail(std::string const& file, std::string const& what) {
   throw core::InputError(file + ": cannot " + what + " (" + error_stack() + ")");
+}
+
+void check_size_limit(hid_t id, std::string const& file, double bytes) {
+  constexpr double metadata = 65536;
+  rlimit limit{};
+  if (getrlimit(RLIMIT_FSIZE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return;
+  hsize_t size = 0;
+  if (id >= 0) {
+    Handle const owner(H5Iget_file_id(id), close_with<H5Fclose>);
+    if (!owner || H5Fget_filesize(owner.get(), &size) < 0) fail(file, "inspect the file");
+  }
+  if (static_cast<double>(size) + bytes + metadata > static_cast<double>(limit.rlim_cur)) {
+    throw core::InputError(describe_errno("write", file, EFBIG) +
+                           "; raise the limit on file sizes (ulimit -f)");
+  }
 }
 
 ElementType stored_type(hid_t type) {

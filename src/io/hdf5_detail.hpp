@@ -31,6 +31,11 @@ std::string error_stack();
 /// Throws core::InputError "<file>: cannot <what> <object> (<error stack>)".
 [[noreturn]] void fail(std::string const& file, std::string const& what);
 
+/// Throws core::InputError when a file would grow by `bytes` beyond this process's limit (ulimit -f). Asked
+/// before writing, because HDF5 cannot recover from a refused write as long as the limit stands. `id` is the
+/// file or anything in it.
+void check_size_limit(hid_t id, std::string const& file, double bytes);
+
 /// The stored type of a dataset or attribute, `other` for all that Strata does not know.
 ElementType stored_type(hid_t type);
 hid_t native_type(ElementType type);
