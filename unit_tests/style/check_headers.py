@@ -1,0 +1,69 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Compiles every header alone, included twice, with the flags of a source file of its folder.
+
+Usage: check_headers.py SOURCE_DIR BUILD_DIR     BUILD_DIR holds compile_commands.json
+"""
+import concurrent.futures
+import json
+import os
+import pathlib
+import shlex
+import subprocess
+import sys
+
+FOLDERS = ("kernels", "src", "drivers")
+
+
+def flags_by_folder(build):
+    """Folder of a source file -> the command that compiles it, without its input and output."""
+    result = {}
+    for entry in json.loads((build / "compile_commands.json").read_text()):
+        words = shlex.split(entry["command"])
+        kept, skip = [], False
+        for word in words:
+            if skip:
+                skip = False
+            elif word in ("-o", "-c", "-MF", "-MT", "-MQ"):
+                skip = True
+            elif word not in ("-MD", "-MMD"):
+                kept.append(word)
+        result.setdefault(pathlib.Path(entry["file"]).parent, kept)
+    return result
+
+
+def compile_alone(header, flags, root):
+    """The compiler's complaints about a header."""
+    name = header.relative_to(root / "src" if (root / "src") in header.parents else root).as_posix()
+    text = f'#include "{name}"\n#include "{name}"\n'
+    command = [*flags, f"-I{root}", "-Werror", "-fsyntax-only", "-x", "c++", "-"]
+    result = subprocess.run(command, input=text, capture_output=True, text=True)
+    if result.returncode == 0:
+        return ""
+    return f"{header.relative_to(root)} does not compile alone:\n{result.stderr[:2000]}"
+
+
+def main():
+    root, build = (pathlib.Path(argument).resolve() for argument in sys.argv[1:3])
+    flags = flags_by_folder(build)
+    jobs = []
+    for folder in FOLDERS:
+        for header in sorted((root / folder).rglob("*.hpp")):
+            place = header.parent
+            while place not in flags and place != root:
+                place = place.parent
+            if place == root:
+                sys.exit(f"no source file tells how to compile {header}")
+            jobs.append((header, flags[place]))
+    if not jobs:
+        sys.exit("no header was found")
+    with concurrent.futures.ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        errors = [e for e in pool.map(lambda job: compile_alone(*job, root), jobs) if e]
+    print(*errors, sep="\n")
+    if errors:
+        sys.exit(f"{len(errors)} of {len(jobs)} headers do not compile alone")
+    print(f"{len(jobs)} headers compile alone and twice")
+
+
+if __name__ == "__main__":
+    main()

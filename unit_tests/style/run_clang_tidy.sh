@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Runs clang-tidy with the checks of .clang-tidy over our sources; any finding is an error.
+#
+#   unit_tests/style/run_clang_tidy.sh [BUILD_DIR [FILE...]]     default: build/release, every source it compiles
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+root=$PWD
+build=${1:-build/release}
+[ "$#" -eq 0 ] || shift
+command -v clang-tidy-14 >/dev/null || { echo "run_clang_tidy.sh: clang-tidy-14 is missing (Debian package clang-tidy-14)" >&2; exit 1; }
+[ -f "$build/compile_commands.json" ] || { echo "run_clang_tidy.sh: $build/compile_commands.json is missing; configure $build first" >&2; exit 1; }
+
+if [ "$#" -gt 0 ]; then
+  files=("$@")
+else
+  mapfile -t files < <(python3 - "$build/compile_commands.json" "$root" <<'PYTHON'
+import json, sys
+names = {entry["file"] for entry in json.load(open(sys.argv[1]))}
+folders = tuple(f"{sys.argv[2]}/{folder}/" for folder in ("kernels", "src", "drivers"))
+print(*sorted(name for name in names if name.startswith(folders)), sep="\n")
+PYTHON
+  )
+fi
+[ "${#files[@]}" -gt 0 ] || { echo "run_clang_tidy.sh: no source file" >&2; exit 1; }
+
+# Kokkos includes <omp.h>. clang has none of its own here, and g++'s works for reading the declarations.
+mkdir -p "$build/clang_tidy"
+ln -sf "$(g++ -print-file-name=include/omp.h)" "$build/clang_tidy/omp.h"
+
+start=$SECONDS
+status=0
+printf '%s\0' "${files[@]}" |
+  xargs -0 -n 1 -P "$(nproc)" clang-tidy-14 -p "$build" --quiet --extra-arg="-isystem$root/${build#"$root/"}/clang_tidy" \
+    --extra-arg=-Wno-unknown-warning-option --header-filter="^$root/(kernels|src|drivers)/" 2>/dev/null || status=1
+if [ "$status" -eq 0 ]; then echo "clang-tidy: ${#files[@]} files are clean ($((SECONDS - start)) s)"; fi
+exit "$status"
