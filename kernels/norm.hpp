@@ -42,6 +42,7 @@ Index shift_rms_norm_workspace(Sequences shape, Index width);
 template <class T>
 void last_rows(ExecSpace const& space, Sequences shape, ConstMat<T> x, Mat<T> border);
 
+/// Without the optional residual.
 template <class T>
 Cost shift_rms_norm_forward_cost(Sequences shape, Index width);
 template <class T>
