@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Entry of every test program: MPI and Kokkos around GoogleTest. A failure on any rank fails the test on all of them, and
-// only rank 0 prints unless another rank failed.
+// Entry of every test program: MPI and Kokkos around GoogleTest. A failure on any rank fails the test on all
+// of them, and only rank 0 prints unless another rank failed.
 
 #include <gtest/gtest.h>
 #include <mpi.h>
@@ -9,7 +9,8 @@
 
 namespace {
 
-/// After each test all ranks agree whether it passed, so that no rank runs ahead into the next test's collectives.
+/// After each test all ranks agree whether it passed, so that no rank runs ahead into the next test's
+/// collectives.
 class AgreeAcrossRanks : public testing::EmptyTestEventListener {
   void OnTestEnd(testing::TestInfo const& info) override {
     int failed = info.result()->Failed() ? 1 : 0;
