@@ -10,7 +10,8 @@ namespace strata::kernels {
 
 /// h, y (rows, F); bias (F). y may be h.
 template <class T>
-void bias_gelu_forward(ExecSpace const& space, ConstMat<T> h, ConstVec<T> bias, Dropout const& dropout, Mat<T> y);
+void bias_gelu_forward(ExecSpace const& space, ConstMat<T> h, ConstVec<T> bias, Dropout const& dropout,
+                       Mat<T> y);
 
 /// dh (rows, F) = ; dh may be dy. dbias (F) +=. workspace: bias_gelu_workspace(rows, F) elements.
 template <class T>

@@ -20,8 +20,8 @@ struct AdamW {
 
 /// All (n). gradient is left as it is.
 template <class T>
-void adamw_step(ExecSpace const& space, AdamW const& settings, ConstVec<T> gradient, Vec<T> parameter, Vec<T> first_moment,
-                Vec<T> second_moment);
+void adamw_step(ExecSpace const& space, AdamW const& settings, ConstVec<T> gradient, Vec<T> parameter,
+                Vec<T> first_moment, Vec<T> second_moment);
 
 template <class T>
 Cost adamw_cost(Index n);

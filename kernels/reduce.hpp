@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
-// Sums in a fixed order: the tree depends on the number of elements only, never on threads, so the same input gives the
-// same bits on any number of threads.
+// Sums in a fixed order: the tree depends on the number of elements only, never on threads, so the same input
+// gives the same bits on any number of threads.
 
 #include "kernels/common/types.hpp"
 
@@ -17,8 +17,8 @@ template <class T>
 void squared_norm(ExecSpace const& space, ConstVec<T> v, Vec<double> result, Vec<double> workspace);
 Index squared_norm_workspace(Index n);
 
-/// totals(0) += sum of the losses that are >= 0, totals(1) += their number; both in double. Rows that predict nothing
-/// carry a loss of -1 (cross_entropy.hpp).
+/// totals(0) += sum of the losses that are not negative (a NaN is not), totals(1) += their number; both in
+/// double. Rows that predict nothing carry a loss of -1 (cross_entropy.hpp).
 template <class T>
 void add_losses(ExecSpace const& space, ConstVec<T> losses, Vec<double> totals);
 

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
-// Rotary positions. Half-split pairs (c, c + d/2) inside an attention head; interleaved pairs (2i, 2i+1) over a whole
-// stage width are part of stage_input.hpp. Both read cosines and sines from a table made once per call of a block.
+// Rotary positions. Half-split pairs (c, c + d/2) inside an attention head; interleaved pairs (2i, 2i+1) over
+// a whole stage width are part of stage_input.hpp. Both read cosines and sines from a table made once per
+// call of a block.
 
 #include "kernels/common/types.hpp"
 
 namespace strata::kernels {
 
-/// cosine_sine (length, d): columns [0, d/2) = cos(p * f[c]), columns [d/2, d) = sin(p * f[c]) with p = first + row and
-/// f[c] = 10000^(-2c/d), the product taken in T as the reference implementations do.
+/// cosine_sine (length, d): columns [0, d/2) = cos(p * f[c]), columns [d/2, d) = sin(p * f[c]) with p = first
+/// + row and f[c] = 10000^(-2c/d), the product taken in T as the reference implementations do.
 template <class T>
 void rotary_table(ExecSpace const& space, Index first, Mat<T> cosine_sine);
 
@@ -20,11 +21,12 @@ struct KeyValues {
   Index capacity = 0;  // rows per sequence
 };
 
-/// qkv (rows, 3*H*d) = [queries | keys | values] as the projection made them. Rotates queries and keys by the table
-/// (empty: no rotation), stores queries in q (rows, H*d) and keys and values at positions start .. start + length - 1.
+/// qkv (rows, 3*H*d) = [queries | keys | values] as the projection made them. Rotates queries and keys by the
+/// table (empty: no rotation), stores queries in q (rows, H*d) and keys and values at positions start ..
+/// start + length - 1.
 template <class T>
-void split_rotate_forward(ExecSpace const& space, Sequences shape, Index start, Index heads, ConstMat<T> cosine_sine,
-                          ConstMat<T> qkv, Mat<T> q, KeyValues<T> key_values);
+void split_rotate_forward(ExecSpace const& space, Sequences shape, Index start, Index heads,
+                          ConstMat<T> cosine_sine, ConstMat<T> qkv, Mat<T> q, KeyValues<T> key_values);
 
 /// The reverse: dqkv (rows, 3*H*d) = from dq (rows, H*d) and the gradient of the stored keys and values.
 template <class T>
