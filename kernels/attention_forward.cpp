@@ -24,7 +24,7 @@ struct Forward {
 
   static std::size_t scratch(AttentionShape const& shape, Blocks const& b) {
     return shape.head_dim * b.query_lanes + b.queries * b.feature_lanes + b.keys * b.query_lanes +
-           b.keys * b.feature_lanes + (3 + 4 + ids_per_lane<T>)*b.query_lanes;
+           b.keys * b.feature_lanes + (4 + 4 + ids_per_lane<T>)*b.query_lanes;
   }
 
   KOKKOS_INLINE_FUNCTION void operator()(Member const& team) const {
@@ -52,6 +52,7 @@ struct Forward {
     T* const maximum = scratch.take(lanes);
     T* const total = scratch.take(lanes);
     T* const correction = scratch.take(lanes);
+    T* const block_total = scratch.take(lanes);
 
     copy_transposed(team, queries, d, &q(row, head * d), q.stride(0), scale, lanes, q_transposed);
     for_elements(team, queries, width, [&](int const i, int const c) { sum[i * width + c] = T(0); });
@@ -76,7 +77,7 @@ struct Forward {
       }
       team.team_barrier();
       copy_rows(team, count, d, values + key * step, step, T(1), width, staged);
-      soften(team, lanes, count, edge, scores, maximum, total, correction);
+      soften(team, lanes, count, edge, scores, maximum, total, correction, block_total);
       if (dropout.active()) drop(team, ids, key, head, count, keep, scores);
       team.team_barrier();
       for_tiles<T>(team, queries, width, [&](int const m, int const n) {
@@ -95,11 +96,12 @@ struct Forward {
 
   /// scores -> exp(scores - new maximum), and the factor that brings earlier blocks to the new maximum.
   KOKKOS_INLINE_FUNCTION static void soften(Member const& team, int lanes, int keys, Edge const edge,
-                                            T* scores, T* maximum, T* total, T* correction) {
+                                            T* scores, T* maximum, T* total, T* correction, T* block_total) {
     for_lanes(team, lanes, [&](int const begin, int const n) {
       T* const most = maximum + begin;
       T* const all = total + begin;
       T* const factor = correction + begin;
+      T* const part = block_total + begin;
       for (int i = 0; i < n; ++i) factor[i] = most[i];
       for (int j = 0; j < keys; ++j) {
         T* const s = scores + j * lanes + begin;
@@ -109,16 +111,17 @@ struct Forward {
       }
       for (int i = 0; i < n; ++i) {
         factor[i] = math::exp(factor[i] - most[i]);
-        all[i] *= factor[i];
+        part[i] = 0;
       }
       for (int j = 0; j < keys; ++j) {
         T* const s = scores + j * lanes + begin;
         for (int i = 0; i < n; ++i) {
           T const p = math::exp(s[i] - most[i]);
-          all[i] += p;
+          part[i] += p;
           s[i] = p;
         }
       }
+      for (int i = 0; i < n; ++i) all[i] = factor[i] * all[i] + part[i];
     });
   }
 

@@ -24,7 +24,6 @@ struct Lanes {
   KOKKOS_INLINE_FUNCTION void store(T* to) const { *to = value; }
   KOKKOS_INLINE_FUNCTION void add_product(T a, Lanes b) { value += a * b.value; }
   KOKKOS_INLINE_FUNCTION void add(Lanes b) { value += b.value; }
-  KOKKOS_INLINE_FUNCTION void multiply(T a) { value *= a; }
 };
 #else
 #if defined(__AVX512F__)
@@ -51,7 +50,6 @@ struct Lanes {
   void store(T* to) const { __builtin_memcpy(to, &value, sizeof(Register)); }
   void add_product(T a, Lanes b) { value += a * b.value; }
   void add(Lanes b) { value += b.value; }
-  void multiply(T a) { value *= a; }
 };
 #endif
 
@@ -87,14 +85,7 @@ KOKKOS_FORCEINLINE_FUNCTION void multiply_tile(Left<T> const a, T const* b, Inde
   constexpr int width = Lanes<T>::width;
   Lanes<T> sum[M][N];
   for (int i = 0; i < M; ++i) {
-    for (int v = 0; v < N; ++v) {
-      if constexpr (into == Into::scaled) {
-        sum[i][v] = Lanes<T>::load(c + i * c_step + v * width);
-        sum[i][v].multiply(scale[i]);
-      } else {
-        sum[i][v] = Lanes<T>::zero();
-      }
-    }
+    for (int v = 0; v < N; ++v) sum[i][v] = Lanes<T>::zero();
   }
   for (int k = 0; k < depth; ++k) {
     Lanes<T> right[N];
@@ -117,6 +108,8 @@ KOKKOS_FORCEINLINE_FUNCTION void multiply_tile(Left<T> const a, T const* b, Inde
         }
         sum[i][v].add(Lanes<T>::load(to));
       }
+      // Products of a block are added up before they join earlier blocks: a long sum loses less to rounding.
+      if constexpr (into == Into::scaled) sum[i][v].add_product(scale[i], Lanes<T>::load(to));
       sum[i][v].store(to);
     }
   }

@@ -137,7 +137,7 @@ struct Problem {
 };
 
 // Of the rounding unit times the size of the terms; the sizes count every rounding once, at its worst.
-constexpr double bound = 4;
+constexpr double bound = 2;
 
 template <class T>
 void expect_forward(Problem<T> const& problem, Dropout const& dropout = {}) {
