@@ -7,6 +7,7 @@
 #include <string>
 
 #include "commands.hpp"
+#include "core/error.hpp"
 #include "parallel/communicator.hpp"
 #include "train/checkpoint.hpp"
 #include "train/evaluation.hpp"

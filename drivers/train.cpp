@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "commands.hpp"
+#include "core/error.hpp"
 #include "core/log.hpp"
 #include "core/runtime.hpp"
 #include "parallel/communicator.hpp"
@@ -24,7 +25,8 @@ void train(Arguments const& arguments) {
   strata::parallel::Communicator const ranks;
   strata::train::Deck const deck = strata::train::read_deck(arguments.deck, arguments.overrides);
   for (std::string const& warning : deck.warnings) strata::core::log().warn(warning);
-  exit_status = strata::train::run_training(deck, ranks, arguments.quiet).status;
+  strata::core::ExitStatus const status = strata::train::run_training(deck, ranks, arguments.quiet).status;
+  if (status != strata::core::ExitStatus::success) throw CLI::RuntimeError(static_cast<int>(status));
 }
 
 }  // namespace
