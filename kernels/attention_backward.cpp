@@ -152,7 +152,7 @@ struct Backward {
     transposed_scores(team, left, on_device ? width : step, count, d, work.q_transposed, lanes, edge, work.p);
     transposed_scores(team, v_rows, step, count, d, work.dout_transposed, lanes, edge, work.ds);
     team.team_barrier();
-    score_gradient(team, work, key, count, edge);
+    score_gradient(team, work, first, key, count, edge);
     team.team_barrier();
 
     if constexpr (wants_keys) {
@@ -181,10 +181,13 @@ struct Backward {
   }
 
   /// p = exp(score - log_sum) and ds = p (dp - row sum); with dropout dp counts kept keys only, and p loses
-  /// the others.
-  KOKKOS_INLINE_FUNCTION void score_gradient(Member const& team, Work const& work, Index key, int keys,
-                                             Edge const edge) const {
+  /// the others. The softmax of a query that sees one key is 1 whatever its score, so the gradient there is 0
+  /// to the last bit rather than a difference of two roundings.
+  KOKKOS_INLINE_FUNCTION void score_gradient(Member const& team, Work const& work, Index first, Index key,
+                                             int keys, Edge const edge) const {
     int const lanes = blocks.query_lanes;
+    bool const sees_one_key =
+        shape.start == 0 && first == 0 && key == 0 && (shape.causal || shape.queries.length == 1);
     for_lanes(team, lanes, [&](int const begin, int const n) {
       T const* const log_sums = work.log_sums + begin;
       T const* const sums = work.row_sums + begin;
@@ -212,6 +215,7 @@ struct Backward {
             ds[i] = p[i] * (ds[i] - sums[i]);
           }
         }
+        if (sees_one_key && begin == 0 && j == 0) ds[0] = T(0);
       }
     });
   }

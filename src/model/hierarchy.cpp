@@ -193,6 +193,9 @@ void Hierarchy<T>::run(Step& step) const {
     r.patch_bytes = config_.bytes_per_position(0);
     return r;
   };
+  // What no chunk exceeds: as many rows as the first, but no start vectors among them, and as late as the last.
+  StageRows largest = chunk_rows(0);
+  if (chunks > 1) largest.first_position = (chunks - 1) * chunk;
 
   Carry<T> carry = block.take_carry(arena, windows, length, chunks > 1);
   Carry<T> dcarry;
@@ -207,8 +210,9 @@ void Hierarchy<T>::run(Step& step) const {
                   carry.border.extent(1));
   };
   std::vector<typename Stage<T>::StageTape> tapes;
-  for (Index c = 0; c < (step.trains() && !recompute ? chunks : 1); ++c)
-    tapes.push_back(stage.take_tape(arena, chunk_rows(c), step.trains()));
+  bool const keeps_all = step.trains() && !recompute;
+  for (Index c = 0; c < (keeps_all ? chunks : 1); ++c)
+    tapes.push_back(stage.take_tape(arena, keeps_all ? chunk_rows(c) : largest, step.trains()));
   auto const tape_of = [&](Index c) {
     typename Stage<T>::StageTape tape = tapes[tapes.size() > 1 ? c : 0];
     tape.block.shape = chunk_rows(c).shape;
@@ -216,7 +220,7 @@ void Hierarchy<T>::run(Step& step) const {
   };
   Mat<T> const y_all = arena.template matrix<T>(windows * chunk, width);
   auto const forward = [&](Index c) {
-    StageRows const r = chunk_rows(c);
+    StageRows const r = step.measures() ? largest : chunk_rows(c);
     typename Stage<T>::StageTape const tape = tape_of(c);
     Pass<T> const pass = step.pass(*this, 0, r);
     step.call(stage.input_scratch(r, false),
@@ -225,7 +229,7 @@ void Hierarchy<T>::run(Step& step) const {
   };
 
   for (Index c = 0; c < chunks; ++c) {
-    StageRows const r = chunk_rows(c);
+    StageRows const r = step.measures() ? largest : chunk_rows(c);
     if (recompute && c > 0 && !step.measures()) Kokkos::deep_copy(ExecSpace(), saved_border(c), carry.border);
     forward(c);
     Mat<T> const y = rows(y_all, 0, r.shape.rows());
@@ -247,8 +251,7 @@ void Hierarchy<T>::run(Step& step) const {
     if (dcarry.border.data() != nullptr) Kokkos::deep_copy(ExecSpace(), dcarry.border, T(0));
   }
   for (Index c = chunks - 1; c >= 0; --c) {
-    if (step.measures()) c = 0;  // the first chunk is the largest
-    StageRows const r = chunk_rows(c);
+    StageRows const r = step.measures() ? largest : chunk_rows(c);
     if (recompute && c + 1 < chunks) {
       if (c > 0 && !step.measures()) Kokkos::deep_copy(ExecSpace(), carry.border, saved_border(c));
       carry.position = r.first_position;
@@ -263,6 +266,7 @@ void Hierarchy<T>::run(Step& step) const {
     step.call(stage.input_scratch(r, true),
               [&] { stage.backward_input(pass, step.batch->tokens, r, dx, tape, Mat<T>()); });
     if (step.poll) step.poll();
+    if (step.measures()) return;
   }
 }
 
@@ -270,7 +274,7 @@ void Hierarchy<T>::run(Step& step) const {
 template <class T>
 void Hierarchy<T>::children(Step& step, std::size_t stage, StageRows const& r, Mat<T> y, Mat<T> dy) const {
   // A row after the last sub-patch has nothing below it.
-  Index const parents = std::min(r.shape.length, r.patches - r.first_position);
+  Index const parents = step.measures() ? r.shape.length : std::min(r.shape.length, r.patches - r.first_position);
   bool const contiguous = r.shape.count == 1 || r.shape.length == r.patches;
   Index const groups = contiguous ? 1 : r.shape.count;
   Index const group_rows = contiguous && r.shape.count > 1 ? r.shape.rows() : parents;
