@@ -75,8 +75,8 @@ struct Scratch {
     auto const bytes = static_cast<int>(blocks.elements * sizeof(T)) + 64;
     constexpr int level =
         scratch_level;  // team_scratch takes a reference, and a GPU has no address of scratch_level
-    auto const address = reinterpret_cast<std::uintptr_t>(team.team_scratch(level).get_shmem(bytes));
-    next = reinterpret_cast<T*>((address + 63) / 64 * 64);
+    auto* const block = static_cast<char*>(team.team_scratch(level).get_shmem(bytes));
+    next = reinterpret_cast<T*>(block + (64 - reinterpret_cast<std::uintptr_t>(block) % 64) % 64);
   }
   KOKKOS_INLINE_FUNCTION T* take(int elements) {
     T* const taken = next;
