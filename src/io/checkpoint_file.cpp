@@ -5,6 +5,7 @@
 
 #include "core/error.hpp"
 #include "io/digest.hpp"
+#include "io/seal.hpp"
 
 namespace strata::io {
 
@@ -61,6 +62,7 @@ struct CheckpointWriter::Impl {
 CheckpointWriter::CheckpointWriter(std::string const& path) : impl_(std::make_unique<Impl>(path)) {
   impl_->file.set_attribute("/", "format", std::string("strata-checkpoint"));
   impl_->file.set_attribute("/", "version", checkpoint_version);
+  impl_->file.set_attribute("/", "sealed", std::int64_t{1});
 }
 CheckpointWriter::~CheckpointWriter() = default;
 
@@ -95,11 +97,12 @@ void CheckpointWriter::number(std::string const& group, std::string const& key, 
 
 void CheckpointWriter::close() {
   impl_->file.close();
+  seal_file(impl_->target.partial());
   impl_->target.commit();
 }
 
 struct CheckpointReader::Impl {
-  explicit Impl(std::string const& path) : file(File::open(path)) {}
+  explicit Impl(std::string const& path) : sealed(check_seal(path)), file(File::open(path)) {}
 
   /// What is stored must be T or, for T = double, float; its checksum is compared in the stored type.
   template <class T>
@@ -156,6 +159,7 @@ struct CheckpointReader::Impl {
     }
   }
 
+  bool sealed;
   File file;
 };
 
@@ -164,6 +168,8 @@ CheckpointReader::CheckpointReader(std::string const& path) : impl_(std::make_un
   if (!file.has_attribute("/", "format") || file.text_attribute("/", "format") != "strata-checkpoint") {
     throw core::InputError(path + " is not a Strata checkpoint");
   }
+  if (file.has_attribute("/", "sealed") && !impl_->sealed)
+    throw core::InputError(path + " is damaged: the checksum at its end is missing");
   std::int64_t const version = file.integer_attribute("/", "version");
   if (version < 1 || version > checkpoint_version) {
     throw core::InputError(path + " is a checkpoint of format version " + std::to_string(version) +

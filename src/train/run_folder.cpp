@@ -54,6 +54,12 @@ std::vector<Index> RunFolder::steps_on_disk() const {
 
 std::optional<std::string> RunFolder::find_newest(Warn const& warn) {
   stored_.clear();
+  for (fs::path const& place : {folder_, folder_ / "checkpoints"}) {
+    for (fs::directory_entry const& entry : fs::directory_iterator(place)) {
+      std::error_code error;
+      if (entry.path().extension() == ".partial") fs::remove(entry.path(), error);
+    }
+  }
   std::vector<Index> const steps = steps_on_disk();
   std::string damaged, reason;
   for (auto step = steps.rbegin(); step != steps.rend(); ++step) {
