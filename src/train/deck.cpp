@@ -293,7 +293,7 @@ PackageModel parse_package_model(std::string_view yaml, std::string const& name)
     outer.nested("mblm_config", "", "", "");
     outer.finish();
     model.mask_token_id = mask;
-    node = *inner;
+    node.reset(*inner);  // an assignment would change the document
     path = "params.mblm_config";
   }
   ModelConfig config;

@@ -16,16 +16,6 @@ namespace {
 /// A word that was written without quotes, as numbers, booleans and null are.
 bool plain(YAML::Node const& node) { return node.IsScalar() && node.Tag() != "!"; }
 
-/// A container of its own with the same children: changing it leaves other users of an anchor alone.
-YAML::Node shallow_copy(YAML::Node const& node) {
-  YAML::Node copy(node.Type());
-  if (node.IsMap())
-    for (auto const& entry : node) copy.force_insert(entry.first, entry.second);
-  if (node.IsSequence())
-    for (auto const& entry : node) copy.push_back(entry);
-  return copy;
-}
-
 std::optional<YAML::Node> child(YAML::Node const& map, std::string const& key) {
   for (auto const& entry : map)
     if (entry.first.IsScalar() && entry.first.Scalar() == key) return YAML::Node(entry.second);
@@ -57,9 +47,10 @@ YAML::Node replaced(YAML::Node const& node, std::string_view path, YAML::Node co
       throw InputError(
           fmt::format("the override {} needs a number from 0 to {} in place of {}, because there is a list",
                       in_quotes(text), static_cast<std::int64_t>(node.size()) - 1, in_quotes(key)));
-    YAML::Node copy = shallow_copy(node);
-    auto const at = static_cast<std::size_t>(*index);
-    copy[at] = replaced(YAML::Node(copy[at]), rest, value, text);
+    // Built anew: assigning to an entry would change every user of its anchor.
+    YAML::Node copy(YAML::NodeType::Sequence);
+    for (std::size_t i = 0; i < node.size(); ++i)
+      copy.push_back(static_cast<std::int64_t>(i) == *index ? replaced(node[i], rest, value, text) : node[i]);
     return copy;
   }
   if (!node.IsMap() && !node.IsNull())
@@ -97,11 +88,11 @@ YamlDocument::YamlDocument(std::string_view text, std::string name, std::vector<
   if (documents.size() > 1)
     throw InputError(fmt::format("{} holds {} YAML documents; a deck is one", name_, documents.size()));
   if (documents.empty() || documents[0].IsNull())
-    throw InputError(name_ + " is empty; a deck needs the sections params, train and io");
+    throw InputError(name_ + " is empty or all comment; a deck needs the sections params, train and io");
   if (!documents[0].IsMap())
     throw InputError(fmt::format("{} must be a mapping of keys to values; it is {}", name_,
                                  documents[0].IsSequence() ? "a list" : "a plain text"));
-  root_ = documents[0];
+  root_.reset(documents[0]);
   for (std::string const& one : overrides) apply(one);
 }
 
@@ -116,12 +107,12 @@ void YamlDocument::apply(std::string const& text) {
     throw InputError(fmt::format("the override {} names no key of a deck", in_quotes(text)));
   YAML::Node value;
   try {
-    value = YAML::Load(text.substr(equals + 1));
+    value.reset(YAML::Load(text.substr(equals + 1)));
   } catch (YAML::Exception const& error) {
     throw InputError(
         fmt::format("the value of the override {} is not valid YAML: {}", in_quotes(text), error.msg));
   }
-  root_ = replaced(root_, path, value, text);
+  root_.reset(replaced(root_, path, value, text));
   overridden_.push_back(path);
 }
 

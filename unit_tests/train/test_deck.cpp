@@ -1,0 +1,332 @@
+// SPDX-License-Identifier: Apache-2.0
+// Decks: what is read, what is refused and in which words, what is written.
+#include <gtest/gtest.h>
+
+#include <sstream>
+
+#include "deck_support.hpp"
+#include "train/scalars.hpp"
+
+namespace strata::train {
+namespace {
+
+TEST(Deck, FillsInDefaults) {
+  Deck const deck = parse_deck(minimal, "deck.yaml");
+  EXPECT_EQ(deck.params.num_tokens, 257);
+  EXPECT_EQ(deck.params.pad_token_id, 256);
+  EXPECT_EQ(deck.params.head, model::Head::complete);
+  ASSERT_EQ(deck.params.block.size(), 2U);
+  EXPECT_EQ(deck.params.block[1].attn_num_heads, 2);
+  EXPECT_EQ(deck.params.block[1].ff_multiplier, 2);
+  EXPECT_EQ(deck.params.block[0].pos_emb_type, model::Position::none);
+  EXPECT_TRUE(deck.train_checkpoint_chunks.empty());
+  EXPECT_EQ(deck.train.target_elements, 8000000);
+  EXPECT_EQ(deck.train.target_elements_strategy, TrainConfig::Strategy::sequence);
+  EXPECT_DOUBLE_EQ(deck.train.warmup_steps_perc, 0.1);
+  EXPECT_DOUBLE_EQ(deck.train.beta2, 0.95);
+  EXPECT_EQ(deck.train.gradient_accumulate_every, 1);
+  EXPECT_FALSE(deck.train.gradient_clipping.has_value());
+  EXPECT_FALSE(deck.train.max_eval_steps.has_value());
+  EXPECT_FALSE(deck.io.dataset.has_value());
+  EXPECT_FALSE(deck.init_from.has_value());
+  EXPECT_EQ(deck.run_folder(), std::filesystem::path("runs/small"));
+  EXPECT_TRUE(deck.warnings.empty()) << deck.warnings.front();
+}
+
+TEST(Deck, TextReadsBackToTheSameDeck) {
+  Deck const deck = parse_deck(
+      minimal, "deck.yaml",
+      {"train.gradient_clipping=0.1", "train.max_eval_steps=7", "train.seed=12345678901234567",
+       "train.epsilon=1.5e-9", "io.description=\"two \\\"words\\\"\\nand a # sign: x\"",
+       "io.dataset=data/ä b.h5", "params.block.pos_emb_type=fixed", "params.train_checkpoint_chunks=[3]",
+       "params.head=reference", "resume.checkpoint_file=old.h5", "train.target_elements_strategy=batch",
+       "io.name_model=null-ish", "params.block.attn_dropout=0.30000000000000004"});
+  std::string const text = deck.text();
+  Deck const again = parse_deck(text, "text");
+  EXPECT_EQ(again.text(), text);
+  EXPECT_TRUE(again.warnings.empty()) << again.warnings.front();
+  EXPECT_EQ(again.train.seed, 12345678901234567U);
+  EXPECT_EQ(again.train.max_eval_steps, 7);
+  EXPECT_EQ(again.train.epsilon, 1.5e-9);
+  EXPECT_EQ(again.params.block[1].attn_dropout, 0.30000000000000004);
+  EXPECT_EQ(again.io.description, "two \"words\"\nand a # sign: x");
+  EXPECT_EQ(again.io.dataset, "data/ä b.h5");
+  EXPECT_EQ(again.init_from, "old.h5");
+  EXPECT_EQ(again.params.head, model::Head::reference);
+  EXPECT_EQ(again.params.block[0].pos_emb_type, model::Position::fixed);
+  EXPECT_EQ(again.train_checkpoint_chunks, std::vector<Index>{3});
+  Deck const plain = parse_deck(minimal, "deck.yaml");
+  EXPECT_NE(plain.text(), text);
+  EXPECT_EQ(parse_deck(plain.text(), "text").text(), plain.text());
+}
+
+TEST(Deck, TextNamesEveryKeyThatHasAMeaning) {
+  std::string const text = parse_deck(minimal, "deck.yaml", {"resume.checkpoint_file=a.h5"}).text();
+  std::string const reference = key_reference();
+  std::istringstream lines(reference);
+  int rows = 0;
+  for (std::string line; std::getline(lines, line);) {
+    if (line.rfind("| `", 0) != 0) continue;
+    ++rows;
+    std::string const key = line.substr(3, line.find('`', 3) - 3);
+    bool const without_effect = line.find("Accepted, without effect") != std::string::npos ||
+                                line.find("Refused:") != std::string::npos;
+    EXPECT_EQ(text.find(key + ":") == std::string::npos, without_effect) << line;
+  }
+  EXPECT_GT(rows, 50);
+}
+
+TEST(Deck, NumbersInEverySpelling) {
+  auto const target = [](std::string const& word) {
+    return parse_deck(minimal, "deck.yaml", {"train.target_elements=" + word}).train.target_elements;
+  };
+  EXPECT_EQ(target("8_000_000"), 8000000);
+  EXPECT_EQ(target("30e9"), 30000000000);
+  EXPECT_EQ(target("30_000_000_000"), 30000000000);
+  EXPECT_EQ(target("1.5e3"), 1500);
+  EXPECT_EQ(target("2e+2"), 200);
+  EXPECT_EQ(target("+7"), 7);
+  EXPECT_EQ(target("7.0"), 7);
+  EXPECT_EQ(target("4611686018427387903"), 4611686018427387903);
+  for (std::string const word :
+       {"1e-3",  "1.5", "abc",  "'8'", "1__0",   "_1", "1_",   "010",  "0x10",
+        "1e400", "nan", ".inf", "[1]", "{a: 1}", "",   "null", "true", "99999999999999999999",
+        "1e19",  "--1", "1e",   "9,5"})
+    EXPECT_TRUE(says(refusal_with("train.target_elements=" + word),
+                     {"deck.yaml", "train.target_elements", "whole number"}))
+        << word;
+  EXPECT_DOUBLE_EQ(parse_deck(minimal, "d", {"train.learning_rate=3"}).train.learning_rate, 3);
+  EXPECT_DOUBLE_EQ(parse_deck(minimal, "d", {"train.learning_rate=5e-4"}).train.learning_rate, 5e-4);
+  for (std::string const word : {"fast", "nan", ".inf", "1e999", "'0.1'", "null", "[0.1]", "0.1.2"})
+    EXPECT_TRUE(
+        says(refusal_with("train.learning_rate=" + word), {"train.learning_rate", "must be a number"}))
+        << word;
+}
+
+TEST(Deck, Booleans) {
+  for (std::string const word : {"true", "True", "yes", "on"})
+    EXPECT_TRUE(parse_deck(minimal, "d", {"train.shuffle_train=" + word}).train.shuffle_train);
+  for (std::string const word : {"false", "FALSE", "no", "off"})
+    EXPECT_FALSE(parse_deck(minimal, "d", {"train.shuffle_train=" + word}).train.shuffle_train);
+  for (std::string const word : {"1", "0", "'true'", "null", "[]", "perhaps"})
+    EXPECT_TRUE(says(refusal_with("train.shuffle_train=" + word), {"train.shuffle_train", "true or false"}))
+        << word;
+}
+
+TEST(Deck, UnknownKeysNameTheNearestKnownOne) {
+  EXPECT_TRUE(says(
+      refusal_with("train.learning_rat=1"),
+      {"deck.yaml", "train.learning_rat is not a known key", "nearest known key is train.learning_rate"}));
+  EXPECT_TRUE(says(refusal_with("train.bacth_size=1"), {"train.batch_size"}));
+  EXPECT_TRUE(says(refusal_with("params.hidden_dim=[1]"), {"params.hidden_dims"}));
+  EXPECT_TRUE(says(refusal_with("params.block.attn_num_head=4"),
+                   {"params.block.attn_num_head ", "params.block.attn_num_heads"}));
+  EXPECT_TRUE(says(refusal_with("io.outputdir=x"), {"io.output_dir"}));
+  EXPECT_TRUE(says(refusal_with("resume.checkpoint=x"), {"resume.checkpoint_file"}));
+  EXPECT_TRUE(
+      says(refusal_with("trian.batch_size=1"), {"trian is not a known key", "nearest known key is train"}));
+  // A key of another section is named with its section.
+  EXPECT_TRUE(says(refusal_with("train.dataset=x"), {"nearest known key is io.dataset"}));
+  EXPECT_TRUE(says(refusal_with("io.batch_size=1"), {"nearest known key is train.batch_size"}));
+  EXPECT_TRUE(
+      says(refusal(std::string(minimal) + "learning_rate: 1\n"), {"deck.yaml:20:", "train.learning_rate"}));
+  // The typo is reported, not the missing key that it leaves behind.
+  EXPECT_TRUE(says(refusal(replaced(minimal, "batch_size:", "batchsize:")),
+                   {"deck.yaml:15: train.batchsize is not a known key", "train.batch_size"}));
+  EXPECT_TRUE(says(refusal_with("params.block.d_stat=4"), {"params.block.d_stat", "nearest known key"}));
+}
+
+TEST(Deck, MissingKeysAndSections) {
+  for (char const* key : {"hidden_dims", "num_layers", "seq_lens", "input_seq_len"})
+    EXPECT_TRUE(says(refusal(replaced(minimal, std::string("  ") + key, "  #")),
+                     {std::string("params.") + key, "missing"}));
+  for (char const* key : {"attn_head_dims", "attn_num_heads", "attn_use_rot_embs"})
+    EXPECT_TRUE(says(refusal(replaced(minimal, std::string("    ") + key, "    #")),
+                     {std::string("params.block.") + key, "missing"}));
+  for (char const* key : {"target_elements:", "target_elements_strategy:", "batch_size:", "learning_rate:"})
+    EXPECT_TRUE(says(refusal(replaced(minimal, key, "#")), {"train.", "missing"})) << key;
+  for (char const* key : {"name_model", "output_dir"})
+    EXPECT_TRUE(says(refusal(replaced(minimal, key, "#")), {std::string("io.") + key, "missing"}));
+  EXPECT_TRUE(says(refusal("params: {}\n"), {"params.hidden_dims is missing"}));
+  EXPECT_TRUE(says(refusal("train: {}\nio: {}\n"), {"section params is missing"}));
+  std::string const text = minimal;
+  EXPECT_TRUE(says(refusal(text.substr(0, text.find("io:"))), {"section io is missing"}));
+  EXPECT_TRUE(says(refusal(replaced(minimal, "io:", "io: 3 #")), {"deck.yaml"}));
+  EXPECT_TRUE(says(refusal(minimal, {"train=3"}), {"section.key=value"}));
+  EXPECT_TRUE(
+      says(refusal(text.substr(0, text.find("io:")) + "io: [1, 2]\n"), {"io must be a mapping", "a list"}));
+  EXPECT_TRUE(says(refusal(text.substr(0, text.find("io:")) + "io:\n"), {"io must be a mapping", "null"}));
+}
+
+TEST(Deck, RangesNameKeyAndValue) {
+  struct Case {
+    char const* change;
+    std::vector<std::string> parts;
+  };
+  std::vector<Case> const cases{
+      {"train.batch_size=0", {"train.batch_size must be at least 1", "it is 0"}},
+      {"train.batch_size=-3", {"train.batch_size", "-3"}},
+      {"train.batch_size=1e15", {"train.batch_size", "at most"}},
+      {"train.learning_rate=0", {"train.learning_rate must be above 0", "it is 0"}},
+      {"train.learning_rate=-1e-3", {"train.learning_rate", "-0.001"}},
+      {"train.warmup_steps_perc=1.5", {"train.warmup_steps_perc must be at least 0 and at most 1", "1.5"}},
+      {"train.gradient_clipping=0", {"train.gradient_clipping must be above 0"}},
+      {"train.gradient_accumulate_every=0", {"train.gradient_accumulate_every"}},
+      {"train.target_elements=0", {"train.target_elements must be at least 1"}},
+      {"train.target_elements_strategy=bytes", {"must be one of batch, sequence", "'bytes'"}},
+      {"train.beta1=1", {"train.beta1 must be at least 0 and below 1"}},
+      {"train.epsilon=0", {"train.epsilon"}},
+      {"train.seed=-1", {"train.seed"}},
+      {"train.outer_chunk=-1", {"train.outer_chunk"}},
+      {"io.validate_amount=0", {"io.validate_amount must be at least 1"}},
+      {"io.num_models_to_save=-1", {"io.num_models_to_save"}},
+      {"io.name_model=a/b", {"io.name_model", "without slashes", "'a/b'"}},
+      {"io.name_model=..", {"io.name_model"}},
+      {"io.name_model=''", {"io.name_model"}},
+      {"io.output_dir=''", {"io.output_dir"}},
+      {"io.dataset=''", {"io.dataset"}},
+      {"io.dataset=[a]", {"io.dataset must be a text", "a list"}},
+      {"params.num_tokens=0", {"params.num_tokens"}},
+      {"params.num_tokens=70000", {"params.num_tokens", "65536"}},
+      {"params.pad_token_id=300", {"params.pad_token_id", "257", "300"}},
+      {"params.hidden_dims=[32]", {"params.hidden_dims has 1 entries, num_layers 2 and seq_lens 2"}},
+      {"params.hidden_dims=[32, 0]", {"params.hidden_dims.1 must be at least 1"}},
+      {"params.hidden_dims=[32, abc]", {"params.hidden_dims.1 must be a whole number"}},
+      {"params.hidden_dims=32", {"params.hidden_dims must be a list of whole numbers", "'32'"}},
+      {"params.input_seq_len=0", {"params.input_seq_len"}},
+      {"params.head=full", {"params.head must be one of complete, reference"}},
+      {"params.train_checkpoint_chunks=[1, 2]",
+       {"params.train_checkpoint_chunks has 2 entries; 2 stages need 1"}},
+      {"params.train_checkpoint_chunks=[0]", {"params.train_checkpoint_chunks.0"}},
+      {"params.block.pos_emb_type=learned", {"params.block.pos_emb_type must be one of null, fixed, rope"}},
+      {"params.block.block_type=lstm", {"params.block.block_type must be one of transformer", "'lstm'"}},
+      {"params.block.attn_head_dims=7", {"params.block", "stage 1 is 7", "even"}},
+      {"params.block.attn_dropout=1", {"params.block.attn_dropout", "below 1"}},
+      {"params.block.ff_multiplier=0", {"params.block.ff_multiplier"}},
+      {"params.block=3", {"params.block must be a mapping"}},
+      {"params.block.block_type=transformerEncoder", {"transformerEncoder", "reference"}},
+      {"params.seq_lens=[4e10, 4e10]", {"params.seq_lens"}},
+      {"params.mask_token_id=3", {"params.mask_token_id cannot be used", "masked"}},
+  };
+  for (Case const& c : cases) EXPECT_TRUE(says(refusal_with(c.change), c.parts)) << c.change;
+}
+
+TEST(Deck, WindowsBeyondFixedPositionsAreRefused) {
+  EXPECT_TRUE(says(refusal(minimal, {"params.block.pos_emb_type=fixed", "params.input_seq_len=513"}),
+                   {"params.input_seq_len is 513", "512"}));
+  EXPECT_EQ(parse_deck(minimal, "d", {"params.block.pos_emb_type=fixed"}).input_seq_len, 512);
+  EXPECT_EQ(parse_deck(minimal, "d", {"params.input_seq_len=100_000"}).input_seq_len, 100000);
+}
+
+TEST(Deck, MaxEvalStepsZeroMeansNull) {
+  EXPECT_FALSE(parse_deck(minimal, "d", {"train.max_eval_steps=0"}).train.max_eval_steps.has_value());
+  EXPECT_FALSE(parse_deck(minimal, "d", {"train.max_eval_steps=null"}).train.max_eval_steps.has_value());
+  EXPECT_EQ(parse_deck(minimal, "d", {"train.max_eval_steps=5"}).train.max_eval_steps, 5);
+}
+
+std::string const two_blocks = replaced(minimal, R"(  block:
+    block_type: transformer
+    attn_head_dims: 8
+    attn_num_heads: 2
+    attn_use_rot_embs: true
+)",
+                                        R"(  block:
+    - &t {block_type: transformer, attn_head_dims: 8, attn_num_heads: 2, attn_use_rot_embs: true}
+    - *t
+)");
+
+TEST(Deck, OneBlockPerStage) {
+  Deck const deck = parse_deck(two_blocks, "d", {"params.block.0.attn_num_heads=4"});
+  EXPECT_EQ(deck.params.block[0].attn_num_heads, 4);
+  EXPECT_EQ(deck.params.block[1].attn_num_heads, 2) << "an override changed the other user of an anchor";
+  EXPECT_TRUE(says(refusal(two_blocks, {"params.block.2.attn_num_heads=4"}), {"params.block.2", "0 to 1"}));
+  EXPECT_TRUE(says(refusal(two_blocks, {"params.block.x=4"}), {"0 to 1", "'x'"}));
+  EXPECT_TRUE(
+      says(refusal(two_blocks, {"params.block.1.heads=4"}), {"params.block.1.heads", "params.block.1."}));
+  EXPECT_TRUE(says(refusal(two_blocks, {"params.block=[]"}), {"params.block lists 0 blocks", "2 stages"}));
+  EXPECT_TRUE(says(refusal(two_blocks, {"params.block.1=7"}), {"params.block.1 must be a mapping"}));
+}
+
+TEST(Deck, MissingBlockTypeIsATransformerWithAWarning) {
+  Deck const deck = parse_deck(replaced(minimal, "    block_type: transformer\n", ""), "deck.yaml");
+  EXPECT_EQ(deck.params.block[0].block_type, model::BlockType::transformer);
+  ASSERT_EQ(deck.warnings.size(), 1U);
+  EXPECT_TRUE(says(deck.warnings[0], {"deck.yaml", "params.block", "transformerEncoder"}));
+}
+
+TEST(Deck, MambaBlocksAreReadThenRefusedWithTheirStage) {
+  std::string const mamba = "{d_state: 128, d_conv: 4, expand: 2, headdim: 64}";
+  EXPECT_TRUE(says(refusal(two_blocks, {"params.block.0=" + mamba}),
+                   {"Mamba blocks are not part of this build yet", "stage 1"}));
+  EXPECT_TRUE(says(refusal(two_blocks, {"params.block.1=" + mamba}),
+                   {"Mamba blocks are not part of this build yet", "stage 2"}));
+  EXPECT_TRUE(says(refusal(minimal, {"params.block=" + mamba}),
+                   {"Mamba blocks are not part of this build yet", "every stage"}));
+  EXPECT_TRUE(says(
+      refusal(
+          minimal,
+          {"params.block={block_type: mamba1, d_state: 16, d_conv: 4, expand: 2, headdim: 8, dropout: 0.1}"}),
+      {"Mamba blocks are not part"}));
+  EXPECT_TRUE(says(refusal(minimal, {"params.block={d_state: 128, d_conv: 4, expand: 2, headdims: 64}"}),
+                   {"params.block.headdims", "params.block.headdim"}));
+  EXPECT_TRUE(says(refusal(minimal, {"params.block={d_state: -1, d_conv: 4, expand: 2, headdim: 64}"}),
+                   {"params.block.d_state", "-1"}));
+  EXPECT_TRUE(says(refusal(minimal, {"params.block={d_state: 1, d_conv: 4, expand: 2}"}),
+                   {"params.block.headdim is missing"}));
+}
+
+TEST(Deck, KeysWithoutMeaningAreAcceptedWithAReason) {
+  Deck const deck =
+      parse_deck(minimal, "deck.yaml",
+                 {"io.enabled_loss_log_for_gpus=[0]", "io.dataset_dir=/data", "io.dataset_id=pg19",
+                  "io.dataset_args=null", "params.block.use_flash_attn=true", "resume.checkpoint_file=a.pth",
+                  "resume.next_epoch_index=0", "resume.next_batch_index=3", "resume.migrate_embeddings=false",
+                  "resume.rename_modules=true", "resume.resumed_from=null"});
+  for (char const* key :
+       {"io.enabled_loss_log_for_gpus", "io.dataset_dir", "io.dataset_id", "io.dataset_args",
+        "params.block.use_flash_attn", "resume.next_epoch_index", "resume.next_batch_index",
+        "resume.migrate_embeddings", "resume.rename_modules", "resume.resumed_from"})
+    EXPECT_TRUE(warned(deck, std::string("deck.yaml: ") + key + " has no meaning here: ")) << key;
+  EXPECT_EQ(deck.init_from, "a.pth");
+  EXPECT_TRUE(warned(deck, "strata pack"));
+}
+
+TEST(Deck, PadInsideTheBytesIsWarnedAbout) {
+  Deck const deck = parse_deck(minimal, "deck.yaml", {"params.num_tokens=256", "params.pad_token_id=0"});
+  EXPECT_TRUE(warned(deck, "params.pad_token_id is 0"));
+  EXPECT_TRUE(warned(deck, "byte 0 in the data is taken for padding and never scored"));
+}
+
+TEST(Deck, DataIsAskedForOnlyWhenNeeded) {
+  try {
+    static_cast<void>(parse_deck(minimal, "d").dataset());
+    FAIL();
+  } catch (core::InputError const& error) {
+    EXPECT_TRUE(says(error.what(), {"strata pack", "io.dataset"}));
+  }
+  EXPECT_EQ(parse_deck(minimal, "d", {"io.dataset=x.h5"}).dataset(), "x.h5");
+}
+
+TEST(Deck, DuplicateKeysAreRefused) {
+  EXPECT_TRUE(says(refusal(replaced(minimal, "  batch_size: 4", "  batch_size: 4\n  batch_size: 5")),
+                   {"deck.yaml:16: train.batch_size is given twice"}));
+  EXPECT_TRUE(says(refusal(std::string(minimal) + "io: {}\n"), {"io is given twice"}));
+  EXPECT_TRUE(says(
+      refusal(replaced(minimal, "    attn_head_dims: 8", "    attn_head_dims: 8\n    attn_head_dims: 8")),
+      {"params.block.attn_head_dims is given twice"}));
+  // An override must not hide a duplicate.
+  EXPECT_TRUE(says(refusal(replaced(minimal, "  batch_size: 4", "  batch_size: 4\n  batch_size: 5"),
+                           {"train.batch_size=6"}),
+                   {"given twice"}));
+}
+
+TEST(Words, EditDistance) {
+  EXPECT_EQ(edit_distance("", ""), 0U);
+  EXPECT_EQ(edit_distance("abc", ""), 3U);
+  EXPECT_EQ(edit_distance("kitten", "sitting"), 3U);
+  EXPECT_EQ(edit_distance("bacth", "batch"), 1U);
+  EXPECT_EQ(nearest("TRAIN", {"params", "train", "io"}), "train");
+}
+
+}  // namespace
+}  // namespace strata::train

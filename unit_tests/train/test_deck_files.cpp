@@ -1,0 +1,256 @@
+// SPDX-License-Identifier: Apache-2.0
+// Decks that are no decks, decks of the Python package and the decks of this repository.
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+
+#include "deck_support.hpp"
+
+namespace strata::train {
+namespace {
+
+TEST(Deck, MalformedOverrides) {
+  for (std::string const text :
+       {"batch_size=3", "train.batch_size", "=3", ".=3", "train.=3", ".x=3", "train..x=3", ""})
+    EXPECT_TRUE(says(refusal_with(text), {"override", "section.key=value"})) << text;
+  EXPECT_TRUE(says(refusal_with("train.batch_size=[1"), {"override", "not valid YAML"}));
+  EXPECT_TRUE(says(refusal_with("train.batch_size.x=1"), {"train.batch_size.x", "plain value"}));
+  EXPECT_TRUE(says(refusal_with("a.b.c.d.e.f.g.h.i.j.k=1"), {"override"}));
+  EXPECT_TRUE(says(refusal_with("train.batch_size=abc"), {"command line", "train.batch_size", "'abc'"}));
+}
+
+TEST(Deck, TextsThatAreNoDecks) {
+  std::string const deep(100000, '[');
+  std::string billion = "a: &a [x, x, x, x, x, x, x, x, x]\n";
+  for (char c = 'b'; c < 'k'; ++c) {
+    std::string const before(1, static_cast<char>(c - 1));
+    billion += std::string(1, c) + ": &" + c + " [*" + before;
+    for (int i = 0; i < 8; ++i) billion += ", *" + before;
+    billion += "]\n";
+  }
+  std::vector<std::string> const texts{"",
+                                       "\n\n",
+                                       "# nothing but a comment\n",
+                                       "---\n",
+                                       "null",
+                                       "just words",
+                                       "[1, 2, 3]",
+                                       "a: b: c",
+                                       "params: [",
+                                       "params: {",
+                                       "\tparams: 1",
+                                       "params: 'unfinished",
+                                       "params: *nowhere",
+                                       "params: &p {block: *p}",
+                                       "a: 1\n---\nb: 2\n",
+                                       "? [a, b]\n: c\n",
+                                       "%YAML 9.9\n---\nparams: 1\n",
+                                       std::string("params\0: 1", 10),
+                                       std::string("\x89HDF\r\n\x1a\n", 8),
+                                       "params: \xff\xfe\n",
+                                       "params: \xc3",
+                                       deep,
+                                       billion,
+                                       std::string(1000, '-'),
+                                       "!!python/object:os.system {}",
+                                       "<<: {params: {}}",
+                                       "\xef\xbb\xbf",
+                                       std::string(5000, 'k') + ": 1\n"};
+  for (std::string const& text : texts) {
+    std::string const message = refusal(text);
+    EXPECT_TRUE(says(message, {"deck.yaml"})) << text.substr(0, 100);
+    EXPECT_LT(message.size(), 400U) << message;
+  }
+}
+
+TEST(Deck, EveryTruncationIsReadOrRefused) {
+  std::string const text = minimal;
+  for (std::size_t n = 0; n < text.size(); ++n) {
+    try {
+      parse_deck(text.substr(0, n), "deck.yaml");
+    } catch (core::InputError const& error) {
+      EXPECT_TRUE(says(error.what(), {"deck.yaml"}));
+    }
+  }
+}
+
+TEST(Deck, Files) {
+  namespace fs = std::filesystem;
+  fs::path const folder = fs::temp_directory_path() / ("strata_deck_" + std::to_string(::getpid()));
+  fs::create_directories(folder);
+  auto const message = [](fs::path const& path) {
+    try {
+      read_deck(path);
+    } catch (core::InputError const& error) {
+      return std::string(error.what());
+    }
+    return std::string();
+  };
+  EXPECT_TRUE(says(message(folder), {folder.string(), "folder"}));
+  EXPECT_TRUE(says(message(folder / "none.yaml"), {"none.yaml", "does not exist"}));
+  std::ofstream(folder / "good.yaml") << minimal;
+  EXPECT_EQ(read_deck(folder / "good.yaml", {"train.batch_size=9"}).train.batch_size, 9);
+  std::ofstream(folder / "empty.yaml");
+  EXPECT_TRUE(says(message(folder / "empty.yaml"), {"empty.yaml is empty"}));
+  std::ofstream(folder / "huge.yaml") << std::string((1 << 20) + 1, ' ');
+  EXPECT_TRUE(says(message(folder / "huge.yaml"), {"huge.yaml", "1 MiB"}));
+  std::ofstream(folder / "binary.yaml") << std::string(100, '\1');
+  EXPECT_TRUE(says(message(folder / "binary.yaml"), {"binary.yaml", "not a YAML text"}));
+  EXPECT_TRUE(says(message("/dev/zero"), {"/dev/zero"}));
+  fs::remove_all(folder);
+}
+
+// ------------------------------------------------------------------ the package's sample decks, from their
+// tables
+
+std::string sample(std::string const& params, std::string const& target, std::string const& batch,
+                   std::string const& accumulate) {
+  return "io:\n  name_model: pg19\n  output_dir: ./outputs\n  num_models_to_save: 5\n  validate_amount: 100\n"
+         "  log_train_loss_amount: 1000\n  dataset_dir: /data/pg19\n  dataset_id: pg19\n"
+         "train:\n  target_elements: " +
+         target +
+         "\n  target_elements_strategy: sequence\n  warmup_steps_perc: 0.1\n"
+         "  batch_size: " +
+         batch +
+         "\n  shuffle_train: false\n  shuffle_eval: false\n  learning_rate: 0.001\n"
+         "  gradient_clipping: 1\n  gradient_accumulate_every: " +
+         accumulate + "\n" + "params:\n  num_tokens: 256\n  pad_token_id: 0\n" + params;
+}
+
+char const* const fixed_transformer =
+    "      attn_head_dims: 64\n      attn_num_heads: 16\n      attn_use_rot_embs: true\n      attn_dropout: "
+    "0.0\n"
+    "      use_flash_attn: true\n      pos_emb_type: fixed\n";
+char const* const mamba =
+    "      d_state: 128\n      d_conv: 4\n      expand: 2\n      headdim: 64\n      pos_emb_type: null\n";
+
+std::string listed(std::string const& keys) { return "    -" + keys.substr(5); }
+
+TEST(PackageSamples, OneStageTransformerLoadsUnchanged) {
+  for (std::string const& block :
+       {std::string("  block:\n") + fixed_transformer, "  block:\n" + listed(fixed_transformer)}) {
+    Deck const deck = parse_deck(
+        sample("  input_seq_len: 8192\n  hidden_dims: [1024]\n  seq_lens: [8192]\n  num_layers: [42]\n"
+               "  train_checkpoint_chunks: null\n" +
+                   block,
+               "30_000_000_000", "4", "12"),
+        "pg19_30bb_360m_1d_t.yaml", {"io.dataset=pg19.h5"});
+    EXPECT_EQ(deck.train.target_elements, 30000000000);
+    EXPECT_EQ(deck.params.num_layers, std::vector<Index>{42});
+    EXPECT_EQ(deck.params.block[0].pos_emb_type, model::Position::fixed);
+    EXPECT_EQ(deck.train.gradient_clipping, 1.0);
+    EXPECT_EQ(deck.io.num_models_to_save, 5);
+    EXPECT_EQ(deck.dataset(), "pg19.h5");
+    EXPECT_TRUE(warned(deck, "byte 0"));
+    EXPECT_TRUE(warned(deck, "use_flash_attn"));
+    EXPECT_TRUE(warned(deck, "no block_type"));
+  }
+}
+
+TEST(PackageSamples, MambaOnesLoadOnceTheirMambaBlocksAreReplaced) {
+  std::string const two =
+      "  input_seq_len: 8192\n  hidden_dims: [1024, 1024]\n  seq_lens: [1024, 8]\n  num_layers: [25, 21]\n"
+      "  train_checkpoint_chunks: null\n  block:\n";
+  std::string const st = sample(two + listed(mamba) + listed(fixed_transformer), "30e9", "6", "8");
+  EXPECT_TRUE(says(refusal(st), {"Mamba blocks", "stage 1"}));
+  EXPECT_TRUE(says(refusal(sample(two + mamba, "30e9", "6", "8")), {"Mamba blocks", "every stage"}));
+  std::string const block = "{attn_head_dims: 64, attn_num_heads: 16, attn_use_rot_embs: true}";
+  EXPECT_EQ(parse_deck(st, "st", {"params.block.0=" + block}).params.block.size(), 2U);
+
+  std::string const three =
+      "  input_seq_len: 1048576\n  hidden_dims: [1024, 1024, 1024]\n  seq_lens: [8192, 16, 8]\n"
+      "  num_layers: [9, 8, 8]\n  train_checkpoint_chunks: [10, 20]\n  block:\n";
+  std::string const stt =
+      sample(three + listed(mamba) + listed(fixed_transformer) + listed(fixed_transformer), "200_000_000_000",
+             "1", "48");
+  EXPECT_TRUE(says(refusal(stt), {"Mamba blocks", "stage 1"}));
+  Deck const deck = parse_deck(stt, "stt", {"params.block.0=" + block});
+  EXPECT_EQ(deck.train_checkpoint_chunks, (std::vector<Index>{10, 20}));
+  EXPECT_EQ(deck.input_seq_len, 1048576);
+}
+
+TEST(PackageSamples, AWrittenConfigIsReadAgain) {
+  std::string const text =
+      sample(
+          "  input_seq_len: 8192\n  hidden_dims: [64]\n  seq_lens: [8192]\n  num_layers: [2]\n  "
+          "train_checkpoint_chunks: []\n"
+          "  block:\n" +
+              std::string(fixed_transformer),
+          "1000", "4", "12") +
+      "resume:\n  checkpoint_file: best.h5\n  next_epoch_index: 0\n  next_batch_index: 7\n"
+      "summary:\n  training_start: '2024'\n  parameter_count: 12\n";
+  Deck const deck = parse_deck(text, "config.yaml");
+  EXPECT_EQ(deck.init_from, "best.h5");
+  EXPECT_TRUE(warned(deck, "summary has no meaning here"));
+}
+
+// ------------------------------------------------------------------ models without a deck
+
+TEST(PackageModels, Params) {
+  model::ModelConfig const m = parse_model_params(
+      "num_tokens: 60\npad_token_id: 59\nhidden_dims: [12, 12]\nnum_layers: [2, 2]\nseq_lens: [7, 5]\n"
+      "train_checkpoint_chunks: null\nblock:\n  block_type: transformer\n  pos_emb_type: fixed\n  "
+      "attn_head_dims: 8\n"
+      "  attn_num_heads: 2\n  attn_use_rot_embs: true\n  ff_multiplier: 3\n  use_flash_attn: false\n");
+  EXPECT_EQ(m.num_tokens, 60);
+  EXPECT_EQ(m.head, model::Head::reference);
+  EXPECT_EQ(m.block.size(), 2U);
+  EXPECT_EQ(m.block[1].ff_multiplier, 3);
+}
+
+TEST(PackageModels, Encoder) {
+  PackageModel const m = parse_package_model(
+      "mask_token_id: 65\nmblm_config:\n  num_tokens: 66\n  pad_token_id: 64\n  hidden_dims: [14]\n  "
+      "num_layers: [2]\n"
+      "  seq_lens: [6]\n  train_checkpoint_chunks: null\n  block:\n    - block_type: transformerEncoder\n"
+      "      attn_head_dims: 8\n      attn_num_heads: 2\n      attn_use_rot_embs: true\n");
+  EXPECT_EQ(m.mask_token_id, 65);
+  EXPECT_EQ(m.params.pad_token_id, 64);
+  EXPECT_EQ(m.params.block[0].block_type, model::BlockType::transformer_encoder);
+  EXPECT_THROW(parse_package_model("mask_token_id: 65\nmblm_config: 3\n"), core::InputError);
+  EXPECT_THROW(parse_package_model("mask: 65\nmblm_config: {}\n"), core::InputError);
+}
+
+TEST(PackageModels, StageBlock) {
+  StageBlock const s = parse_stage_block(
+      "model_dim: 13\nnum_layers: 2\nblock:\n  block_type: transformer\n  pos_emb_type: null\n  "
+      "attn_head_dims: 5\n"
+      "  attn_num_heads: 2\n  attn_use_rot_embs: false\n  attn_dropout: 0.0\n  ff_multiplier: 3\n  "
+      "use_flash_attn: false\n");
+  EXPECT_EQ(s.model_dim, 13);
+  EXPECT_EQ(s.num_layers, 2);
+  EXPECT_EQ(s.block.attn_head_dims, 5);
+  EXPECT_THROW(parse_stage_block("model_dim: 13\nnum_layers: 2\n"), core::InputError);
+  EXPECT_EQ(parse_block("{attn_head_dims: 4, attn_num_heads: 3, attn_use_rot_embs: true}").attn_num_heads, 3);
+  EXPECT_THROW(parse_block("attn_head_dims: 4\n"), core::InputError);
+}
+
+// ------------------------------------------------------------------ the decks of this repository
+
+TEST(Inputs, EveryDeckLoadsWithoutASurprise) {
+  int decks = 0;
+  for (auto const& entry : std::filesystem::directory_iterator(STRATA_SOURCE_DIR "/inputs")) {
+    if (entry.path().extension() != ".yaml") continue;
+    ++decks;
+    Deck const deck = read_deck(entry.path());
+    EXPECT_EQ(parse_deck(deck.text(), "text").text(), deck.text());
+    std::size_t const expected =
+        entry.path().filename() == "pg19_30bb_360m_1d_t.yaml" ? 1 : 0;  // pads with byte 0
+    EXPECT_EQ(deck.warnings.size(), expected) << entry.path();
+  }
+  EXPECT_GE(decks, 5);
+}
+
+TEST(Inputs, ReadmeHoldsTheKeyReference) {
+  std::ifstream file(STRATA_SOURCE_DIR "/inputs/README.md");
+  std::stringstream text;
+  text << file.rdbuf();
+  EXPECT_NE(text.str().find(key_reference()), std::string::npos)
+      << "inputs/README.md is out of date: put the output of `strata info --keys` into it";
+}
+
+}  // namespace
+}  // namespace strata::train
