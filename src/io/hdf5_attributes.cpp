@@ -31,7 +31,7 @@ std::vector<std::string> File::attributes(std::string const& object) const {
   Handle const handle = open_object(object);
   std::vector<std::string> names;
   hsize_t position = 0;
-  if (H5Aiterate2(handle.get(), H5_INDEX_NAME, H5_ITER_INC, &position, append_attribute, &names) < 0) {
+  if (H5Aiterate2(handle.get(), H5_INDEX_NAME, H5_ITER_NATIVE, &position, append_attribute, &names) < 0) {
     fail("list the attributes of " + object);
   }
   std::sort(names.begin(), names.end());

@@ -148,6 +148,26 @@ TEST(Hdf5, ReadsVariableLengthTextsOfOtherPrograms) {
   EXPECT_FALSE(file.exists("/outside")) << "links to other files are not followed";
 }
 
+TEST(Hdf5, LargeGroups) {
+  TempFolder const folder;
+  {
+    File file = File::create(folder / "f.h5");
+    file.make_group("/g");
+    std::vector<float> const value{1};
+    for (int i = 0; i < 1000; ++i) {
+      file.create_dataset("/g/p" + std::to_string(i), ElementType::float32, {1}).write(std::span(value));
+      file.set_attribute("/g", "a" + std::to_string(i), std::int64_t{i});
+    }
+    file.close();
+  }
+  File const file = File::open(folder / "f.h5");
+  EXPECT_EQ(file.children("/g").size(), 1000U);
+  EXPECT_EQ(file.children("/g")[1], "p1");
+  EXPECT_EQ(file.attributes("/g").size(), 1000U);
+  EXPECT_EQ(file.integer_attribute("/g", "a999"), 999);
+  EXPECT_EQ(file.read<float>("/g/p999"), std::vector<float>{1});
+}
+
 TEST(Hdf5, ConversionsKeepValues) {
   TempFolder const folder;
   {
