@@ -6,10 +6,10 @@
 
 namespace strata::kernels {
 
-/// byte_losses (flat bytes of the padded batch): element targets.flat(rows, r) = losses[r] for every row r that predicts
-/// a byte; other elements are left alone. losses (rows.shape.rows()).
+/// byte_losses (flat bytes of the padded batch): element targets.flat(rows, r) = losses[r] for every row r
+/// that predicts a byte; other elements are left alone. losses (rows.shape.rows()).
 template <class T>
-void scatter_byte_losses(ExecSpace const& space, Targets const& targets, StageRows const& rows, ConstVec<T> losses,
-                         Vec<T> byte_losses);
+void scatter_byte_losses(ExecSpace const& space, Targets const& targets, StageRows const& rows,
+                         ConstVec<T> losses, Vec<T> byte_losses);
 
 }  // namespace strata::kernels

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
-// Device memory for activations: one allocation made before the first step, handed out as a stack. A Frame gives back
-// everything taken since it was opened. A measuring arena allocates nothing and hands out spans without storage; running
-// the same take-calls on it tells how large the real one has to be.
+// Device memory for activations: one allocation made before the first step, handed out as a stack. A Frame
+// gives back everything taken since it was opened. A measuring arena allocates nothing and hands out spans
+// without storage; running the same take-calls on it tells how large the real one has to be.
 
 #include <algorithm>
 #include <cstddef>
@@ -34,7 +34,8 @@ class Arena {
   }
   template <class T>
   kernels::Mat<T> matrix(Index rows, Index columns) {
-    return kernels::Mat<T>(static_cast<T*>(take(static_cast<std::size_t>(rows * columns) * sizeof(T))), rows, columns);
+    return kernels::Mat<T>(static_cast<T*>(take(static_cast<std::size_t>(rows * columns) * sizeof(T))), rows,
+                           columns);
   }
 
   /// Gives back, when it ends, what was taken during its life.

@@ -16,7 +16,8 @@ using model::Position;
 namespace {
 
 /// The next row of every sequence of a stage.
-StageRows one_row(model::ModelConfig const& config, std::size_t stage, Index batch, Index row, Index patches) {
+StageRows one_row(model::ModelConfig const& config, std::size_t stage, Index batch, Index row,
+                  Index patches) {
   StageRows r;
   r.shape = {batch, 1};
   r.first_position = row;
@@ -92,7 +93,8 @@ void Generator<T>::run_row(std::size_t s, Index row, Index first_token) {
   tokens.padded_length = state.length * r.patch_bytes;
   tokens.pad = static_cast<std::int32_t>(config.pad_token_id);
   model::Pass<T> const pass{kernels::ExecSpace(), *scratch_, model_.parameters(), {}};
-  Mat<T> const slots = s == 0 ? Mat<T>() : kernels::reshape(state.context, batch_ * state.length, stage.width());
+  Mat<T> const slots =
+      s == 0 ? Mat<T>() : kernels::reshape(state.context, batch_ * state.length, stage.width());
   stage.forward_input(pass, tokens, r, slots, state.tape);
   stage.block().forward(pass, state.tape.block, state.carry, state.row);
   if (!config.is_last(s)) stage.project(pass, state.row, stages_[s + 1].context);
@@ -142,7 +144,8 @@ std::vector<T> Generator<T>::logits() {
 
 template <class T>
 void Generator<T>::append(std::vector<std::int32_t> const& tokens) {
-  STRATA_REQUIRE(static_cast<Index>(tokens.size()) == batch_, tokens.size() << " tokens for " << batch_ << " sequences");
+  STRATA_REQUIRE(static_cast<Index>(tokens.size()) == batch_,
+                 tokens.size() << " tokens for " << batch_ << " sequences");
   if (position_ >= max_tokens_)
     throw core::InputError("the sequence is full: " + std::to_string(max_tokens_) +
                            " tokens is all that the model's position table, or the length asked for, allows");

@@ -1,18 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
-// A block is the stack of layers of one stage. All blocks keep one contract, which serves training, recomputation,
-// evaluation, prompt reading and byte-by-byte generation alike:
+// A block is the stack of layers of one stage. All blocks keep one contract, which serves training,
+// recomputation, evaluation, prompt reading and byte-by-byte generation alike:
 //
-//   forward : x (sequences, T, D) and the carry of the positions before -> y, the carry T positions on, and the tape
-//   backward: dy, the tape and the gradient of the carry after x -> dx, the gradient of the carry before x
+//   forward : x (sequences, T, D) and the carry of the positions before -> y, the carry T positions on, and
+//   the tape backward: dy, the tape and the gradient of the carry after x -> dx, the gradient of the carry
+//   before x
 //
 // Splitting T anywhere changes results by rounding only, forward and backward.
 
 #include <memory>
 
 #include "core/arena.hpp"
-#include "kernels/dropout.hpp"
 #include "kernels/common/types.hpp"
+#include "kernels/dropout.hpp"
 #include "model/config.hpp"
 #include "model/parameters.hpp"
 
@@ -34,8 +35,8 @@ struct Carry {
   /// Grows by one row per position and is never changed behind `position`: keys and values.
   /// Row (layer * sequences + sequence) * capacity + position. Zero columns if the block keeps none.
   Mat<T> history;
-  /// Replaced by every call: the shifted half of the last row (Transformer). Row layer * sequences + sequence.
-  /// Empty when nothing follows the span, as for a whole sequence in training.
+  /// Replaced by every call: the shifted half of the last row (Transformer). Row layer * sequences +
+  /// sequence. Empty when nothing follows the span, as for a whole sequence in training.
   Mat<T> border;
 };
 
@@ -82,18 +83,18 @@ class Block {
   /// Where the caller puts x (rows, D) before forward.
   Mat<T> input(Tape<T> const& tape) const { return Mat<T>(tape.data.data(), tape.shape.rows(), width()); }
 
-  /// y (rows, D) = the block's output after its final norm. Throws std::logic_error when the block cannot continue from
-  /// a carry (bidirectional encoder) and carry.position > 0.
+  /// y (rows, D) = the block's output after its final norm. Throws std::logic_error when the block cannot
+  /// continue from a carry (bidirectional encoder) and carry.position > 0.
   virtual void forward(Pass<T> const& pass, Tape<T> const& tape, Carry<T>& carry, Mat<T> y) const = 0;
 
-  /// dx (rows, D) = . `start` is the position of the span's first row; carry.history must hold the span and all before it.
-  /// dcarry.history is added to (zero before the last span's backward), dcarry.border goes from the gradient of the
-  /// border behind the span to that of the border before it.
+  /// dx (rows, D) = . `start` is the position of the span's first row; carry.history must hold the span and
+  /// all before it. dcarry.history is added to (zero before the last span's backward), dcarry.border goes
+  /// from the gradient of the border behind the span to that of the border before it.
   virtual void backward(Pass<T> const& pass, Tape<T> const& tape, Index start, Carry<T> const& carry,
                         Carry<T> const& dcarry, ConstMat<T> dy, Mat<T> dx) const = 0;
 
-  /// Useful floating-point operations of a forward call whose first row is at position `start`; a backward call
-  /// does twice that. `square` counts masked pairs of attention as well.
+  /// Useful floating-point operations of a forward call whose first row is at position `start`; a backward
+  /// call does twice that. `square` counts masked pairs of attention as well.
   virtual double forward_flops(Sequences shape, Index start, bool square = false) const = 0;
 
   Tape<T> take_tape(core::Arena& arena, Sequences shape, bool keeps) const {
@@ -113,7 +114,7 @@ class Block {
 /// The block of a stage; declares its parameters under `prefix` ("stage_models.0.").
 /// Throws core::InputError for a block type that is not built in.
 template <class T>
-std::unique_ptr<Block<T>> make_block(BlockConfig const& config, Index width, Index layers, std::string const& prefix,
-                                     Ready ready, ParameterStore<T>& parameters);
+std::unique_ptr<Block<T>> make_block(BlockConfig const& config, Index width, Index layers,
+                                     std::string const& prefix, Ready ready, ParameterStore<T>& parameters);
 
 }  // namespace strata::model

@@ -36,8 +36,9 @@ struct BlockConfig {
 };
 
 struct ModelConfig {
-  Index num_tokens = 257;    ///< V
-  Index pad_token_id = 256;  ///< pads the last patch; never a target. Its embedding rows are zero and get no gradient.
+  Index num_tokens = 257;  ///< V
+  Index pad_token_id =
+      256;  ///< pads the last patch; never a target. Its embedding rows are zero and get no gradient.
   std::vector<Index> hidden_dims;  ///< D, outermost stage first
   std::vector<Index> num_layers;
   std::vector<Index> seq_lens;  ///< P
@@ -56,8 +57,9 @@ struct ModelConfig {
   }
   /// Product of all P: the longest window that fixed positions of the outermost stage allow.
   Index context() const { return seq_lens.front() * bytes_per_position(0); }
-  /// Rows of one whole sequence of a stage that has `patches` sub-patches. Head `reference` adds the start row as a row of
-  /// its own; the row after the last sub-patch is dropped where causality makes it irrelevant.
+  /// Rows of one whole sequence of a stage that has `patches` sub-patches. Head `reference` adds the start
+  /// row as a row of its own; the row after the last sub-patch is dropped where causality makes it
+  /// irrelevant.
   Index rows(std::size_t stage, Index patches) const {
     bool const extra = head == Head::reference && (is_last(stage) || !block[stage].causal());
     return patches + (extra ? 1 : 0);

@@ -17,8 +17,9 @@ using kernels::StageRows;
 
 namespace {
 
-/// Automatic chunk sizes in matrix elements (rows * width). On a CPU an inner chunk's arrays should stay in cache, yet
-/// hold enough rows for matrix products at full speed; a GPU wants enough rows to fill it (doc/architecture.md).
+/// Automatic chunk sizes in matrix elements (rows * width). On a CPU an inner chunk's arrays should stay in
+/// cache, yet hold enough rows for matrix products at full speed; a GPU wants enough rows to fill it
+/// (doc/architecture.md).
 constexpr Index inner_elements = kernels::on_device ? Index(1) << 25 : Index(1) << 18;
 constexpr Index least_inner_rows = 512;
 constexpr Index most_inner_rows = kernels::on_device ? Index(1) << 17 : Index(1) << 13;
@@ -36,7 +37,11 @@ struct Hierarchy<T>::Step {
   Step(Mode what, core::Arena& memory, Index count, Index length)
       : mode(what), arena(memory), windows(count), padded_length(length) {}
   Step(Mode what, core::Arena& memory, Batch const& of)
-      : mode(what), arena(memory), windows(of.tokens.windows), padded_length(of.tokens.padded_length), batch(&of) {}
+      : mode(what),
+        arena(memory),
+        windows(of.tokens.windows),
+        padded_length(of.tokens.padded_length),
+        batch(&of) {}
 
   Mode mode;
   core::Arena& arena;
@@ -137,7 +142,8 @@ void Hierarchy<T>::reserve(Index windows, Index length, bool training) {
 
 template <class T>
 void Hierarchy<T>::forward_backward(Batch const& batch, T scale, Vec<double> totals,
-                                    std::optional<std::uint64_t> dropout_seed, std::function<void()> const& inner_ready,
+                                    std::optional<std::uint64_t> dropout_seed,
+                                    std::function<void()> const& inner_ready,
                                     std::function<void()> const& poll) {
   reserve(batch.tokens.windows, batch.tokens.padded_length, true);
   Step step(Step::Mode::train, *arena_, batch);
@@ -193,7 +199,8 @@ void Hierarchy<T>::run(Step& step) const {
     r.patch_bytes = config_.bytes_per_position(0);
     return r;
   };
-  // What no chunk exceeds: as many rows as the first, but no start vectors among them, and as late as the last.
+  // What no chunk exceeds: as many rows as the first, but no start vectors among them, and as late as the
+  // last.
   StageRows largest = chunk_rows(0);
   if (chunks > 1) largest.first_position = (chunks - 1) * chunk;
 
@@ -203,11 +210,12 @@ void Hierarchy<T>::run(Step& step) const {
   if (step.trains()) {
     dcarry = block.take_carry(arena, windows, length, chunks > 1);
     dy_all = arena.template matrix<T>(windows * length, width);
-    if (recompute) saved_borders = arena.template matrix<T>(chunks, block.layers() * windows * block.border_width());
+    if (recompute)
+      saved_borders = arena.template matrix<T>(chunks, block.layers() * windows * block.border_width());
   }
   auto const saved_border = [&](Index c) {
-    return Mat<T>(saved_borders.data() + c * static_cast<Index>(saved_borders.extent(1)), carry.border.extent(0),
-                  carry.border.extent(1));
+    return Mat<T>(saved_borders.data() + c * static_cast<Index>(saved_borders.extent(1)),
+                  carry.border.extent(0), carry.border.extent(1));
   };
   std::vector<typename Stage<T>::StageTape> tapes;
   bool const keeps_all = step.trains() && !recompute;
@@ -225,7 +233,8 @@ void Hierarchy<T>::run(Step& step) const {
     Pass<T> const pass = step.pass(*this, 0, r);
     step.call(stage.input_scratch(r, false),
               [&] { stage.forward_input(pass, step.batch->tokens, r, Mat<T>(), tape); });
-    step.call(block.forward_scratch(r.shape), [&] { block.forward(pass, tape.block, carry, rows(y_all, 0, r.shape.rows())); });
+    step.call(block.forward_scratch(r.shape),
+              [&] { block.forward(pass, tape.block, carry, rows(y_all, 0, r.shape.rows())); });
   };
 
   for (Index c = 0; c < chunks; ++c) {
@@ -274,7 +283,8 @@ void Hierarchy<T>::run(Step& step) const {
 template <class T>
 void Hierarchy<T>::children(Step& step, std::size_t stage, StageRows const& r, Mat<T> y, Mat<T> dy) const {
   // A row after the last sub-patch has nothing below it.
-  Index const parents = step.measures() ? r.shape.length : std::min(r.shape.length, r.patches - r.first_position);
+  Index const parents =
+      step.measures() ? r.shape.length : std::min(r.shape.length, r.patches - r.first_position);
   bool const contiguous = r.shape.count == 1 || r.shape.length == r.patches;
   Index const groups = contiguous ? 1 : r.shape.count;
   Index const group_rows = contiguous && r.shape.count > 1 ? r.shape.rows() : parents;
@@ -287,9 +297,11 @@ void Hierarchy<T>::children(Step& step, std::size_t stage, StageRows const& r, M
   }
 }
 
-/// Forward, loss and backward of the sequences below the rows `parent`, chunk by chunk; dparent (same shape) = .
+/// Forward, loss and backward of the sequences below the rows `parent`, chunk by chunk; dparent (same shape)
+/// = .
 template <class T>
-void Hierarchy<T>::descend(Step& step, std::size_t s, Index first_sequence, Mat<T> parent, Mat<T> dparent) const {
+void Hierarchy<T>::descend(Step& step, std::size_t s, Index first_sequence, Mat<T> parent,
+                           Mat<T> dparent) const {
   core::Arena& arena = step.arena;
   Stage<T> const& stage = *stages_[s];
   Stage<T> const& above = *stages_[s - 1];
@@ -318,7 +330,8 @@ void Hierarchy<T>::descend(Step& step, std::size_t s, Index first_sequence, Mat<
     Mat<T> const parent_rows = rows(parent, first, first + count);
 
     if (!step.measures()) above.project(pass, parent_rows, context);
-    step.call(stage.input_scratch(r, false), [&] { stage.forward_input(pass, step.batch->tokens, r, slots, tape); });
+    step.call(stage.input_scratch(r, false),
+              [&] { stage.forward_input(pass, step.batch->tokens, r, slots, tape); });
     step.call(block.forward_scratch(r.shape), [&] { block.forward(pass, tape.block, carry, y); });
     if (config_.is_last(s)) {
       head(step, r, y, dy);
@@ -330,11 +343,13 @@ void Hierarchy<T>::descend(Step& step, std::size_t s, Index first_sequence, Mat<
       Carry<T> const dcarry = block.take_carry(arena, count, length, false);
       Mat<T> const dx = y;  // the rows themselves are not needed any more
       if (!step.measures()) Kokkos::deep_copy(ExecSpace(), dcarry.history, T(0));
-      step.call(block.backward_scratch(r.shape), [&] { block.backward(pass, tape.block, 0, carry, dcarry, dy, dx); });
+      step.call(block.backward_scratch(r.shape),
+                [&] { block.backward(pass, tape.block, 0, carry, dcarry, dy, dx); });
       step.call(stage.input_scratch(r, true),
                 [&] { stage.backward_input(pass, step.batch->tokens, r, dx, tape, slots); });
-      step.call(above.projection_scratch(count),
-                [&] { above.project_backward(pass, context, parent_rows, rows(dparent, first, first + count)); });
+      step.call(above.projection_scratch(count), [&] {
+        above.project_backward(pass, context, parent_rows, rows(dparent, first, first + count));
+      });
     }
     if (step.measures()) return;
   }
@@ -350,7 +365,8 @@ void Hierarchy<T>::head(Step& step, StageRows const& r, Mat<T> hidden, Mat<T> dh
   Mat<T> const logits = arena.template matrix<T>(count, config_.num_tokens);
   Vec<T> const losses = arena.template vector<T>(count);
   Vec<T> const workspace =
-      step.trains() ? arena.template vector<T>(kernels::column_sums_workspace(count, config_.num_tokens)) : Vec<T>();
+      step.trains() ? arena.template vector<T>(kernels::column_sums_workspace(count, config_.num_tokens))
+                    : Vec<T>();
   if (step.measures()) return;
   Mat<T> const weight = parameters_.value(logits_weight_);
   Vec<T> const bias = parameters_.vector(logits_bias_);

@@ -2,11 +2,14 @@
 #pragma once
 // The hierarchy of stages, traversed depth first. One training step:
 //
-//   for each time chunk of the outermost stage:   forward, its carry saved at the border, its tape kept or dropped
-//     for each chunk of the rows just made:       the inner stages below them: forward, loss AND backward, then forgotten
+//   for each time chunk of the outermost stage:   forward, its carry saved at the border, its tape kept or
+//   dropped
+//     for each chunk of the rows just made:       the inner stages below them: forward, loss AND backward,
+//     then forgotten
 //   for each time chunk in reverse:               tape rebuilt if dropped, backward
 //
-// Memory is therefore one chunk per inner stage plus the outermost stage's row gradients, carries and one tape.
+// Memory is therefore one chunk per inner stage plus the outermost stage's row gradients, carries and one
+// tape.
 
 #include <functional>
 #include <memory>
@@ -24,10 +27,11 @@ namespace strata::model {
 
 /// How a step is cut up. Results depend on none of it beyond rounding (outer_recompute: not even that).
 struct Chunking {
-  Index outer_positions = 0;              ///< positions of the outermost stage per time chunk; 0: automatic
-  Index inner_rows = 0;                   ///< rows (positions) per chunk of every inner stage; 0: automatic
-  bool outer_recompute = false;           ///< drop the outermost stage's tapes and rebuild them in backward
-  std::vector<Index> checkpoint_chunks;   ///< the package's train_checkpoint_chunks (stages 2..n): at least so many chunks
+  Index outer_positions = 0;     ///< positions of the outermost stage per time chunk; 0: automatic
+  Index inner_rows = 0;          ///< rows (positions) per chunk of every inner stage; 0: automatic
+  bool outer_recompute = false;  ///< drop the outermost stage's tapes and rebuild them in backward
+  std::vector<Index>
+      checkpoint_chunks;  ///< the package's train_checkpoint_chunks (stages 2..n): at least so many chunks
 };
 
 /// A batch on the device: what is read and what is predicted.
@@ -44,7 +48,8 @@ struct LossSum {
   double bytes = 0;
 };
 
-/// Called with each block of rows of the last stage: hidden (rows, D) after the final norm, logits (rows, V) with bias.
+/// Called with each block of rows of the last stage: hidden (rows, D) after the final norm, logits (rows, V)
+/// with bias.
 template <class T>
 using RowVisitor = std::function<void(kernels::StageRows const& rows, Mat<T> hidden, Mat<T> logits)>;
 
@@ -66,13 +71,17 @@ class Hierarchy {
   /// The most that was in use at once since `reserve`.
   std::size_t arena_peak() const { return arena_ ? arena_->peak() : 0; }
 
-  /// Adds `scale` times the gradient of the loss sum to the gradients, and the loss to `totals` (2 doubles on the
-  /// device: nats, bytes). inner_ready runs when the gradients of Ready::before_outer_backward are complete, poll now
-  /// and then afterwards (to let messages progress). Dropout is on when dropout_seed has a value.
-  void forward_backward(Batch const& batch, T scale, Vec<double> totals, std::optional<std::uint64_t> dropout_seed = {},
-                        std::function<void()> const& inner_ready = {}, std::function<void()> const& poll = {});
+  /// Adds `scale` times the gradient of the loss sum to the gradients, and the loss to `totals` (2 doubles on
+  /// the device: nats, bytes). inner_ready runs when the gradients of Ready::before_outer_backward are
+  /// complete, poll now and then afterwards (to let messages progress). Dropout is on when dropout_seed has a
+  /// value.
+  void forward_backward(Batch const& batch, T scale, Vec<double> totals,
+                        std::optional<std::uint64_t> dropout_seed = {},
+                        std::function<void()> const& inner_ready = {},
+                        std::function<void()> const& poll = {});
 
-  /// Loss only. byte_losses: empty, or (windows * padded_length) filled with each byte's weighted nats, -1 where none.
+  /// Loss only. byte_losses: empty, or (windows * padded_length) filled with each byte's weighted nats, -1
+  /// where none.
   void evaluate(Batch const& batch, Vec<double> totals, Vec<T> byte_losses = {});
 
   /// Forward with a look at every row of the last stage.
@@ -81,8 +90,8 @@ class Hierarchy {
   /// Padded length of a window: a whole number of positions of the outermost stage.
   Index padded_length(Index length) const;
 
-  /// Useful floating-point operations of one forward pass over a batch; a training step does three times as much.
-  /// square: count masked pairs of attention as well.
+  /// Useful floating-point operations of one forward pass over a batch; a training step does three times as
+  /// much. square: count masked pairs of attention as well.
   double forward_flops(Index windows, Index length, bool square = false) const;
 
   std::vector<std::unique_ptr<Stage<T>>> const& stages() const { return stages_; }

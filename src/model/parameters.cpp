@@ -22,10 +22,11 @@ std::uint64_t hash(std::string const& text) {
 
 /// Two uniform numbers in (0, 1) for element i of a stream.
 std::pair<double, double> uniforms(std::uint64_t seed, std::uint64_t stream, std::uint64_t i) {
-  r123::Philox4x32::ctr_type const counter{{static_cast<std::uint32_t>(i), static_cast<std::uint32_t>(i >> 32),
-                                            static_cast<std::uint32_t>(stream),
-                                            static_cast<std::uint32_t>(stream >> 32)}};
-  r123::Philox4x32::key_type const key{{static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32)}};
+  r123::Philox4x32::ctr_type const counter{
+      {static_cast<std::uint32_t>(i), static_cast<std::uint32_t>(i >> 32), static_cast<std::uint32_t>(stream),
+       static_cast<std::uint32_t>(stream >> 32)}};
+  r123::Philox4x32::key_type const key{
+      {static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32)}};
   auto const words = r123::Philox4x32()(counter, key);
   auto const unit = [](std::uint32_t high, std::uint32_t low) {
     return (static_cast<double>((std::uint64_t(high) << 21) ^ (low >> 11)) + 0.5) * 0x1p-53;
@@ -43,8 +44,8 @@ double draw(Initial const& initial, std::uint64_t seed, std::uint64_t stream, st
 }  // namespace
 
 template <class T>
-std::size_t ParameterStore<T>::declare(std::string name, std::vector<Index> shape, Initial initial, Ready ready,
-                                       bool adjacent) {
+std::size_t ParameterStore<T>::declare(std::string name, std::vector<Index> shape, Initial initial,
+                                       Ready ready, bool adjacent) {
   ParameterInfo info{std::move(name), std::move(shape), initial, ready, adjacent, {}};
   info.place.columns = 1;
   for (std::size_t i = 1; i < info.shape.size(); ++i) info.place.columns *= info.shape[i];
@@ -96,7 +97,8 @@ Index ParameterStore<T>::count() const {
 }
 
 template <class T>
-kernels::Mat<T> ParameterStore<T>::stacked(Buffer const& buffer, std::size_t first, std::size_t second) const {
+kernels::Mat<T> ParameterStore<T>::stacked(Buffer const& buffer, std::size_t first,
+                                           std::size_t second) const {
   Parameter const& a = info_[first].place;
   Parameter const& b = info_[second].place;
   STRATA_REQUIRE(a.columns == b.columns && a.offset + a.size() == b.offset,
@@ -130,8 +132,10 @@ void ParameterStore<T>::copy_out(Buffer const& buffer, std::size_t p, T* host) c
 template <class T>
 void ParameterStore<T>::set(std::size_t p, T const* host) {
   Parameter const& at = info_[p].place;
-  Kokkos::View<T const*, Kokkos::HostSpace, Kokkos::MemoryTraits<Kokkos::Unmanaged>> const from(host, at.size());
-  Kokkos::deep_copy(Kokkos::subview(values_, std::pair<Index, Index>(at.offset, at.offset + at.size())), from);
+  Kokkos::View<T const*, Kokkos::HostSpace, Kokkos::MemoryTraits<Kokkos::Unmanaged>> const from(host,
+                                                                                                at.size());
+  Kokkos::deep_copy(Kokkos::subview(values_, std::pair<Index, Index>(at.offset, at.offset + at.size())),
+                    from);
 }
 
 template class ParameterStore<float>;

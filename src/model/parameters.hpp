@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
-// All parameters of a model in one flat buffer, and their gradients in another of the same layout. Names and shapes are
-// those of the MBLM package's state_dict.
+// All parameters of a model in one flat buffer, and their gradients in another of the same layout. Names and
+// shapes are those of the MBLM package's state_dict.
 
 #include <string>
 #include <vector>
@@ -15,12 +15,12 @@ using kernels::Index;
 /// How a parameter starts out.
 struct Initial {
   enum class Kind { constant, normal, uniform } kind = Kind::constant;
-  double value = 0;      ///< the constant, or the bound a of the uniform distribution on [-a, a]
-  Index zero_row = -1;   ///< a row set to zero afterwards (the pad token's embedding)
+  double value = 0;     ///< the constant, or the bound a of the uniform distribution on [-a, a]
+  Index zero_row = -1;  ///< a row set to zero afterwards (the pad token's embedding)
 };
 
-/// When a parameter's gradient is complete: inner ones once the last inner chunk ran, i.e. before the outermost stage's
-/// backward pass starts, so that their sum over ranks hides behind it.
+/// When a parameter's gradient is complete: inner ones once the last inner chunk ran, i.e. before the
+/// outermost stage's backward pass starts, so that their sum over ranks hides behind it.
 enum class Ready { before_outer_backward, at_end };
 
 /// A handle: where a parameter lives. Vectors have rows = 1.
@@ -52,9 +52,11 @@ template <class T>
 class ParameterStore {
  public:
   /// Declares a parameter; the returned number is resolved by `place` once all are declared.
-  std::size_t declare(std::string name, std::vector<Index> shape, Initial initial, Ready ready, bool adjacent = false);
+  std::size_t declare(std::string name, std::vector<Index> shape, Initial initial, Ready ready,
+                      bool adjacent = false);
 
-  /// Lays the buffers out and allocates them (zero-filled). Order: by readiness, decaying ones first within it.
+  /// Lays the buffers out and allocates them (zero-filled). Order: by readiness, decaying ones first within
+  /// it.
   void allocate(bool with_gradients);
 
   std::vector<ParameterInfo> const& all() const { return info_; }
@@ -81,7 +83,9 @@ class ParameterStore {
   kernels::Mat<T> gradient(std::size_t p) const { return matrix(gradients_, p); }
   kernels::Vec<T> gradient_vector(std::size_t p) const { return kernels::flat(matrix(gradients_, p)); }
   /// Two adjacent matrices of equal width as one.
-  kernels::Mat<T> stacked_value(std::size_t first, std::size_t second) const { return stacked(values_, first, second); }
+  kernels::Mat<T> stacked_value(std::size_t first, std::size_t second) const {
+    return stacked(values_, first, second);
+  }
   kernels::Mat<T> stacked_gradient(std::size_t first, std::size_t second) const {
     return stacked(gradients_, first, second);
   }

@@ -15,7 +15,8 @@ using kernels::StageRows;
 
 namespace {
 
-/// Rows embedded at a time: enough for the matrix product to be efficient, few enough for the concatenation to be small.
+/// Rows embedded at a time: enough for the matrix product to be efficient, few enough for the concatenation
+/// to be small.
 constexpr Index piece_elements = Index(1) << 22;
 constexpr Index least_piece_rows = 128;
 
@@ -66,9 +67,10 @@ struct PatchEmbedder<T>::Scratch {
     if (backward) {
       if (!e.is_table_) {
         s.normed = arena.template matrix<T>(n, concatenated);
-        s.workspace = arena.template vector<T>(std::max({kernels::layer_norm_workspace(n, concatenated),
-                                                         kernels::layer_norm_workspace(embedded_rows, e.width_),
-                                                         kernels::column_sums_workspace(embedded_rows, e.width_)}));
+        s.workspace =
+            arena.template vector<T>(std::max({kernels::layer_norm_workspace(n, concatenated),
+                                               kernels::layer_norm_workspace(embedded_rows, e.width_),
+                                               kernels::column_sums_workspace(embedded_rows, e.width_)}));
       }
       // One sequence of n sub-patches has as many embedded rows as any other shape with n of them.
       StageRows piece;
@@ -133,8 +135,8 @@ std::size_t PatchEmbedder<T>::backward_scratch(Index embedded_rows) const {
 }
 
 template <class T>
-void PatchEmbedder<T>::forward(Pass<T> const& pass, kernels::Tokens const& tokens, StageRows const& all, Vec<T> tape,
-                               Mat<T> out) const {
+void PatchEmbedder<T>::forward(Pass<T> const& pass, kernels::Tokens const& tokens, StageRows const& all,
+                               Vec<T> tape, Mat<T> out) const {
   ParameterStore<T> const& p = pass.parameters;
   if (is_table_) {
     kernels::embedding_forward<T>(pass.space, tokens, all, p.value(table_), out);
@@ -148,25 +150,28 @@ void PatchEmbedder<T>::forward(Pass<T> const& pass, kernels::Tokens const& token
     Index const count = piece.embedded_rows();
     Mat<T> const gathered = rows(scratch.gathered, 0, count);
     kernels::embedding_forward<T>(pass.space, tokens, piece, p.value(table_), gathered);
-    kernels::layer_norm_forward<T>(pass.space, gathered, p.vector(first_gain_), p.vector(first_bias_), gathered,
-                                   scratch.mean, scratch.inverse_std);
-    kernels::linear_forward<T>(pass.space, gathered, p.value(weight_), p.vector(bias_), rows(z, first, first + count));
+    kernels::layer_norm_forward<T>(pass.space, gathered, p.vector(first_gain_), p.vector(first_bias_),
+                                   gathered, scratch.mean, scratch.inverse_std);
+    kernels::linear_forward<T>(pass.space, gathered, p.value(weight_), p.vector(bias_),
+                               rows(z, first, first + count));
   });
   Vec<T> const mean(tape.data() + n * width_, n), inverse_std(tape.data() + n * width_ + n, n);
-  kernels::layer_norm_forward<T>(pass.space, z, p.vector(second_gain_), p.vector(second_bias_), out, mean, inverse_std);
+  kernels::layer_norm_forward<T>(pass.space, z, p.vector(second_gain_), p.vector(second_bias_), out, mean,
+                                 inverse_std);
 }
 
 template <class T>
-void PatchEmbedder<T>::backward(Pass<T> const& pass, kernels::Tokens const& tokens, StageRows const& all, Vec<T> tape,
-                                Mat<T> dout) const {
+void PatchEmbedder<T>::backward(Pass<T> const& pass, kernels::Tokens const& tokens, StageRows const& all,
+                                Vec<T> tape, Mat<T> dout) const {
   ParameterStore<T> const& p = pass.parameters;
   Index const n = all.embedded_rows();
   core::Arena::Frame const frame(pass.arena);
   Scratch const scratch = Scratch::take(pass.arena, *this, n, true);
   if (is_table_) {
     for_each_piece(all, piece_rows(n), [&](StageRows const& piece, Index first) {
-      kernels::embedding_backward<T>(pass.space, tokens, piece, rows(dout, first, first + piece.embedded_rows()),
-                                     frozen_row_, p.gradient(table_), scratch.order);
+      kernels::embedding_backward<T>(pass.space, tokens, piece,
+                                     rows(dout, first, first + piece.embedded_rows()), frozen_row_,
+                                     p.gradient(table_), scratch.order);
     });
     return;
   }
@@ -174,7 +179,8 @@ void PatchEmbedder<T>::backward(Pass<T> const& pass, kernels::Tokens const& toke
   Vec<T> const mean(tape.data() + n * width_, n), inverse_std(tape.data() + n * width_ + n, n);
   Mat<T> const dz = dout;
   kernels::layer_norm_backward<T>(pass.space, dout, z, p.vector(second_gain_), mean, inverse_std, dz,
-                                  p.gradient_vector(second_gain_), p.gradient_vector(second_bias_), scratch.workspace);
+                                  p.gradient_vector(second_gain_), p.gradient_vector(second_bias_),
+                                  scratch.workspace);
   kernels::column_sums<T>(pass.space, dz, p.gradient_vector(bias_), scratch.workspace);
   for_each_piece(all, piece_rows(n), [&](StageRows const& piece, Index first) {
     Index const count = piece.embedded_rows();
@@ -190,7 +196,8 @@ void PatchEmbedder<T>::backward(Pass<T> const& pass, kernels::Tokens const& toke
     kernels::layer_norm_backward<T>(pass.space, dnormed, gathered, p.vector(first_gain_), scratch.mean,
                                     scratch.inverse_std, dnormed, p.gradient_vector(first_gain_),
                                     p.gradient_vector(first_bias_), scratch.workspace);
-    kernels::embedding_backward<T>(pass.space, tokens, piece, dnormed, frozen_row_, p.gradient(table_), scratch.order);
+    kernels::embedding_backward<T>(pass.space, tokens, piece, dnormed, frozen_row_, p.gradient(table_),
+                                   scratch.order);
   });
 }
 

@@ -2,9 +2,10 @@
 #pragma once
 // From a sub-patch's bytes to one vector of a stage's width:
 //   last stage:   the byte's row of an embedding table
-//   other stages: rows of the stage's own table (local width), concatenated -> LayerNorm -> Linear -> LayerNorm
-// The concatenation is the widest array of a model (R_s * D_local), so it exists for a few rows at a time only and is
-// gathered again in backward.
+//   other stages: rows of the stage's own table (local width), concatenated -> LayerNorm -> Linear ->
+//   LayerNorm
+// The concatenation is the widest array of a model (R_s * D_local), so it exists for a few rows at a time
+// only and is gathered again in backward.
 
 #include "kernels/embedding.hpp"
 #include "model/block.hpp"
@@ -22,11 +23,11 @@ class PatchEmbedder {
   std::size_t backward_scratch(Index embedded_rows) const;
 
   /// out (embedded_rows, D).
-  void forward(Pass<T> const& pass, kernels::Tokens const& tokens, kernels::StageRows const& rows, Vec<T> tape,
-               Mat<T> out) const;
+  void forward(Pass<T> const& pass, kernels::Tokens const& tokens, kernels::StageRows const& rows,
+               Vec<T> tape, Mat<T> out) const;
   /// dout (embedded_rows, D) is overwritten.
-  void backward(Pass<T> const& pass, kernels::Tokens const& tokens, kernels::StageRows const& rows, Vec<T> tape,
-                Mat<T> dout) const;
+  void backward(Pass<T> const& pass, kernels::Tokens const& tokens, kernels::StageRows const& rows,
+                Vec<T> tape, Mat<T> dout) const;
 
   /// Floating-point operations of embedding one row.
   double forward_flops_per_row() const;
@@ -37,7 +38,8 @@ class PatchEmbedder {
 
   Index width_, local_width_, patch_bytes_, vocabulary_, frozen_row_;
   bool is_table_;  ///< last stage: the table's rows are the result
-  std::size_t table_ = 0, first_gain_ = 0, first_bias_ = 0, weight_ = 0, bias_ = 0, second_gain_ = 0, second_bias_ = 0;
+  std::size_t table_ = 0, first_gain_ = 0, first_bias_ = 0, weight_ = 0, bias_ = 0, second_gain_ = 0,
+              second_bias_ = 0;
 };
 
 }  // namespace strata::model

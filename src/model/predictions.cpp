@@ -45,7 +45,8 @@ Predictions predict(Hierarchy<T>& model, std::vector<std::int64_t> const& ids, I
   host.stride = result.length;
   Batch const batch = device.upload(ExecSpace(), host, config, padded);
 
-  // Row t of a patch predicts token t of it; in head `reference` the last row of a patch predicts the next patch's first.
+  // Row t of a patch predicts token t of it; in head `reference` the last row of a patch predicts the next
+  // patch's first.
   Index const length = result.length;
   model.visit(batch, [&](kernels::StageRows const& rows, Mat<T> hidden, Mat<T> logits) {
     auto const logits_host = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), logits);
@@ -54,23 +55,26 @@ Predictions predict(Hierarchy<T>& model, std::vector<std::int64_t> const& ids, I
       Index const flat = predicted(config.head, rows, r, padded);
       if (flat < 0) continue;
       // The row after a window's last token stands at the start of the next window's range.
-      bool const after_patch = config.head == Head::reference && (rows.first_position + r % rows.shape.length) > 0;
+      bool const after_patch =
+          config.head == Head::reference && (rows.first_position + r % rows.shape.length) > 0;
       Index const window = (after_patch ? flat - 1 : flat) / padded;
       Index const t = flat - window * padded;
       if (t > length) continue;
       for (Index v = 0; v < result.vocabulary; ++v)
-        result.logits[static_cast<std::size_t>((window * (length + 1) + t) * result.vocabulary + v)] = logits_host(r, v);
+        result.logits[static_cast<std::size_t>((window * (length + 1) + t) * result.vocabulary + v)] =
+            logits_host(r, v);
       if (config.head == Head::complete || t == 0) continue;
       for (Index c = 0; c < result.width; ++c)
-        result.hidden[static_cast<std::size_t>((window * length + t - 1) * result.width + c)] = hidden_host(r, c);
+        result.hidden[static_cast<std::size_t>((window * length + t - 1) * result.width + c)] =
+            hidden_host(r, c);
     }
   });
   return result;
 }
 
 template <class T>
-std::vector<std::uint8_t> dependencies(Hierarchy<T>& model, std::vector<std::int64_t> const& ids, double threshold,
-                                       Index replacements) {
+std::vector<std::uint8_t> dependencies(Hierarchy<T>& model, std::vector<std::int64_t> const& ids,
+                                       double threshold, Index replacements) {
   ModelConfig const& config = model.config();
   Index const length = static_cast<Index>(ids.size());
   std::vector<std::uint8_t> result(static_cast<std::size_t>(length * (length + 1)), 0);
@@ -112,7 +116,9 @@ std::vector<std::uint8_t> dependencies(Hierarchy<T>& model, std::vector<std::int
 
 template Predictions predict(Hierarchy<float>&, std::vector<std::int64_t> const&, Index);
 template Predictions predict(Hierarchy<double>&, std::vector<std::int64_t> const&, Index);
-template std::vector<std::uint8_t> dependencies(Hierarchy<float>&, std::vector<std::int64_t> const&, double, Index);
-template std::vector<std::uint8_t> dependencies(Hierarchy<double>&, std::vector<std::int64_t> const&, double, Index);
+template std::vector<std::uint8_t> dependencies(Hierarchy<float>&, std::vector<std::int64_t> const&, double,
+                                                Index);
+template std::vector<std::uint8_t> dependencies(Hierarchy<double>&, std::vector<std::int64_t> const&, double,
+                                                Index);
 
 }  // namespace strata::model

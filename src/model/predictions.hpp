@@ -12,10 +12,12 @@ namespace strata::model {
 /// What a forward pass says about windows of `length` tokens.
 struct Predictions {
   Index windows = 0, length = 0, vocabulary = 0, width = 0;
-  /// (windows, length + 1, vocabulary): logits of token t given those before it; t = length is the token after the window,
-  /// which head `complete` predicts only if the window is shorter than its padding, else NaN.
+  /// (windows, length + 1, vocabulary): logits of token t given those before it; t = length is the token
+  /// after the window, which head `complete` predicts only if the window is shorter than its padding, else
+  /// NaN.
   std::vector<double> logits;
-  /// (windows, length, width): the last stage's row after reading token t (head `reference`), NaN for head `complete`.
+  /// (windows, length, width): the last stage's row after reading token t (head `reference`), NaN for head
+  /// `complete`.
   std::vector<double> hidden;
 
   double const* at(Index window, Index t) const {
@@ -27,11 +29,11 @@ struct Predictions {
 template <class T>
 Predictions predict(Hierarchy<T>& model, std::vector<std::int64_t> const& ids, Index windows);
 
-/// Which predictions a token can influence: entry i * (length + 1) + t is 1 when some other id at place i changes the
-/// prediction of token t by more than `threshold` in any logit. `replacements` other ids are tried per place, never the
-/// pad id.
+/// Which predictions a token can influence: entry i * (length + 1) + t is 1 when some other id at place i
+/// changes the prediction of token t by more than `threshold` in any logit. `replacements` other ids are
+/// tried per place, never the pad id.
 template <class T>
-std::vector<std::uint8_t> dependencies(Hierarchy<T>& model, std::vector<std::int64_t> const& ids, double threshold,
-                                       Index replacements = 3);
+std::vector<std::uint8_t> dependencies(Hierarchy<T>& model, std::vector<std::int64_t> const& ids,
+                                       double threshold, Index replacements = 3);
 
 }  // namespace strata::model

@@ -36,7 +36,8 @@ struct Stage<T>::InputScratch {
 template <class T>
 Stage<T>::Stage(ModelConfig const& config, std::size_t stage, ParameterStore<T>& parameters)
     : width_(config.hidden_dims[stage]),
-      projected_width_(config.is_last(stage) ? 0 : config.seq_lens[stage + 1] * config.hidden_dims[stage + 1]),
+      projected_width_(config.is_last(stage) ? 0
+                                             : config.seq_lens[stage + 1] * config.hidden_dims[stage + 1]),
       lag_(config.head == Head::reference ? 1 : 0),
       embedder_(config, stage, ready_of(stage), parameters),
       position_(config.block[stage].pos_emb_type),
@@ -45,20 +46,23 @@ Stage<T>::Stage(ModelConfig const& config, std::size_t stage, ParameterStore<T>&
   Initial const normal{Initial::Kind::normal};
   start_ = parameters.declare("start_tokens." + number, {width_}, normal, ready_of(stage));
   if (position_ == Position::fixed)
-    table_ = parameters.declare("pos_embs." + number + ".weight", {positions_, width_}, normal, ready_of(stage));
-  block_ = make_block<T>(config.block[stage], width_, config.num_layers[stage], "stage_models." + number + ".",
-                         ready_of(stage), parameters);
+    table_ =
+        parameters.declare("pos_embs." + number + ".weight", {positions_, width_}, normal, ready_of(stage));
+  block_ = make_block<T>(config.block[stage], width_, config.num_layers[stage],
+                         "stage_models." + number + ".", ready_of(stage), parameters);
   if (projected_width_ > 0) {
     std::string const prefix = "to_next_stage_proj." + number + ".1.";
     Initial const uniform{Initial::Kind::uniform, 1 / std::sqrt(static_cast<double>(width_))};
-    projection_ =
-        parameters.declare(prefix + "weight", {projected_width_, width_}, uniform, Ready::before_outer_backward);
-    projection_bias_ = parameters.declare(prefix + "bias", {projected_width_}, uniform, Ready::before_outer_backward);
+    projection_ = parameters.declare(prefix + "weight", {projected_width_, width_}, uniform,
+                                     Ready::before_outer_backward);
+    projection_bias_ =
+        parameters.declare(prefix + "bias", {projected_width_}, uniform, Ready::before_outer_backward);
   }
 }
 
 template <class T>
-typename Stage<T>::StageTape Stage<T>::take_tape(core::Arena& arena, StageRows const& rows, bool keeps) const {
+typename Stage<T>::StageTape Stage<T>::take_tape(core::Arena& arena, StageRows const& rows,
+                                                 bool keeps) const {
   return {arena.template vector<T>(embedder_.tape_size(rows.embedded_rows())),
           block_->take_tape(arena, rows.shape, keeps)};
 }
@@ -79,29 +83,28 @@ std::size_t Stage<T>::projection_scratch(Index parent_rows) const {
 }
 
 template <class T>
-void Stage<T>::forward_input(Pass<T> const& pass, kernels::Tokens const& tokens, StageRows const& rows, Mat<T> context,
-                             StageTape const& tape, bool start_reads_context) const {
+void Stage<T>::forward_input(Pass<T> const& pass, kernels::Tokens const& tokens, StageRows const& rows,
+                             Mat<T> context, StageTape const& tape, bool start_reads_context) const {
   core::Arena::Frame const frame(pass.arena);
   InputScratch const scratch = InputScratch::take(pass.arena, *this, rows, false);
   ParameterStore<T> const& p = pass.parameters;
   embedder_.forward(pass, tokens, rows, tape.embedder, scratch.embedded);
   if (position_ == Position::rope) kernels::rotary_table<T>(pass.space, 0, scratch.rotation);
   kernels::stage_input_forward<T>(pass.space, rows, scratch.embedded, p.vector(start_),
-                                  position_ == Position::fixed ? p.value(table_) : Mat<T>(), scratch.rotation, context,
-                                  start_reads_context ? 0 : lag_, block_->input(tape.block));
+                                  position_ == Position::fixed ? p.value(table_) : Mat<T>(), scratch.rotation,
+                                  context, start_reads_context ? 0 : lag_, block_->input(tape.block));
 }
 
 template <class T>
-void Stage<T>::backward_input(Pass<T> const& pass, kernels::Tokens const& tokens, StageRows const& rows, Mat<T> dx,
-                              StageTape const& tape, Mat<T> dcontext) const {
+void Stage<T>::backward_input(Pass<T> const& pass, kernels::Tokens const& tokens, StageRows const& rows,
+                              Mat<T> dx, StageTape const& tape, Mat<T> dcontext) const {
   core::Arena::Frame const frame(pass.arena);
   InputScratch const scratch = InputScratch::take(pass.arena, *this, rows, true);
   ParameterStore<T> const& p = pass.parameters;
   if (position_ == Position::rope) kernels::rotary_table<T>(pass.space, 0, scratch.rotation);
-  kernels::stage_input_backward<T>(pass.space, rows, dx, scratch.rotation, lag_, scratch.embedded,
-                                   p.gradient_vector(start_),
-                                   position_ == Position::fixed ? p.gradient(table_) : Mat<T>(), dcontext,
-                                   scratch.workspace);
+  kernels::stage_input_backward<T>(
+      pass.space, rows, dx, scratch.rotation, lag_, scratch.embedded, p.gradient_vector(start_),
+      position_ == Position::fixed ? p.gradient(table_) : Mat<T>(), dcontext, scratch.workspace);
   embedder_.backward(pass, tokens, rows, tape.embedder, scratch.embedded);
 }
 
@@ -112,7 +115,8 @@ void Stage<T>::project(Pass<T> const& pass, ConstMat<T> rows, Mat<T> context) co
 }
 
 template <class T>
-void Stage<T>::project_backward(Pass<T> const& pass, ConstMat<T> dcontext, ConstMat<T> rows, Mat<T> drows) const {
+void Stage<T>::project_backward(Pass<T> const& pass, ConstMat<T> dcontext, ConstMat<T> rows,
+                                Mat<T> drows) const {
   core::Arena::Frame const frame(pass.arena);
   ParameterStore<T> const& p = pass.parameters;
   Vec<T> const workspace =

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
-// One stage of the hierarchy: what it reads (start vector, embedded sub-patches, positions, the parent's context), its
-// block, and the projection of its rows into contexts for the stage below.
+// One stage of the hierarchy: what it reads (start vector, embedded sub-patches, positions, the parent's
+// context), its block, and the projection of its rows into contexts for the stage below.
 
 #include <memory>
 #include <optional>
@@ -15,8 +15,8 @@ namespace strata::model {
 template <class T>
 class Stage {
  public:
-  /// `block_ready`: when the gradients of everything but the projection are complete (the projection's always are
-  /// before the outermost stage's backward).
+  /// `block_ready`: when the gradients of everything but the projection are complete (the projection's always
+  /// are before the outermost stage's backward).
   Stage(ModelConfig const& config, std::size_t stage, ParameterStore<T>& parameters);
 
   Block<T> const& block() const { return *block_; }
@@ -35,13 +35,14 @@ class Stage {
   std::size_t input_scratch(kernels::StageRows const& rows, bool backward) const;
   std::size_t projection_scratch(Index parent_rows) const;
 
-  /// Fills the block's input rows. context (sequences * patches, D) or empty. start_reads_context: row t reads slot t
-  /// whatever the head (the package's path for an empty prompt).
-  void forward_input(Pass<T> const& pass, kernels::Tokens const& tokens, kernels::StageRows const& rows, Mat<T> context,
-                     StageTape const& tape, bool start_reads_context = false) const;
-  /// From the gradient of the input rows to those of all that made them; dcontext (sequences * patches, D) = or empty.
-  void backward_input(Pass<T> const& pass, kernels::Tokens const& tokens, kernels::StageRows const& rows, Mat<T> dx,
-                      StageTape const& tape, Mat<T> dcontext) const;
+  /// Fills the block's input rows. context (sequences * patches, D) or empty. start_reads_context: row t
+  /// reads slot t whatever the head (the package's path for an empty prompt).
+  void forward_input(Pass<T> const& pass, kernels::Tokens const& tokens, kernels::StageRows const& rows,
+                     Mat<T> context, StageTape const& tape, bool start_reads_context = false) const;
+  /// From the gradient of the input rows to those of all that made them; dcontext (sequences * patches, D) =
+  /// or empty.
+  void backward_input(Pass<T> const& pass, kernels::Tokens const& tokens, kernels::StageRows const& rows,
+                      Mat<T> dx, StageTape const& tape, Mat<T> dcontext) const;
 
   /// context (rows, projected_width) = this stage's rows projected for their children.
   void project(Pass<T> const& pass, ConstMat<T> rows, Mat<T> context) const;

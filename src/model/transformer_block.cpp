@@ -25,11 +25,11 @@ Index padded(Index elements) { return (elements + 15) / 16 * 16; }
 
 template <class T>
 struct TransformerBlock<T>::LayerTape {
-  Mat<T> x, x1, x2;     // the residual stream before, between and after the two sub-layers (rows, D)
-  Mat<T> q, o;          // (rows, H*d)
-  Mat<T> h;             // W1 u without bias (rows, F)
-  Mat<T> log_sum;       // (rows, H)
-  Mat<T> border;        // the carry's border before this span (sequences, 2 * shifted)
+  Mat<T> x, x1, x2;  // the residual stream before, between and after the two sub-layers (rows, D)
+  Mat<T> q, o;       // (rows, H*d)
+  Mat<T> h;          // W1 u without bias (rows, F)
+  Mat<T> log_sum;    // (rows, H)
+  Mat<T> border;     // the carry's border before this span (sequences, 2 * shifted)
   Vec<T> attention_inverse_norm, feed_inverse_norm;  // (rows)
 };
 
@@ -54,9 +54,10 @@ struct TransformerBlock<T>::Scratch {
     if (backward) {
       s.wide_gradient = arena.template matrix<T>(n, std::max(2 * inner, feed));
       s.dnext = arena.template matrix<T>(shape.count, block.shifted_);
-      s.workspace = arena.template vector<T>(std::max(
-          {kernels::shift_rms_norm_workspace(shape, block.width_), kernels::column_sums_workspace(n, block.width_),
-           kernels::bias_gelu_workspace(n, feed), kernels::attention_workspace(block.attention_shape(shape, 0))}));
+      s.workspace = arena.template vector<T>(
+          std::max({kernels::shift_rms_norm_workspace(shape, block.width_),
+                    kernels::column_sums_workspace(n, block.width_), kernels::bias_gelu_workspace(n, feed),
+                    kernels::attention_workspace(block.attention_shape(shape, 0))}));
     }
     return s;
   }
@@ -73,8 +74,8 @@ struct TransformerBlock<T>::Span {
 };
 
 template <class T>
-TransformerBlock<T>::TransformerBlock(BlockConfig const& config, Index width, Index layers, std::string const& prefix,
-                                      Ready ready, ParameterStore<T>& parameters)
+TransformerBlock<T>::TransformerBlock(BlockConfig const& config, Index width, Index layers,
+                                      std::string const& prefix, Ready ready, ParameterStore<T>& parameters)
     : config_(config), width_(width), shifted_(config.causal() ? width / 2 : 0) {
   Index const inner = config.inner_width();
   Index const feed = config.ff_multiplier * width;
@@ -88,7 +89,8 @@ TransformerBlock<T>::TransformerBlock(BlockConfig const& config, Index width, In
     Layer layer{};
     layer.attention_gain = parameters.declare(attention + "norm.g", {width}, one, ready);
     layer.to_q = parameters.declare(attention + "to_q.weight", {inner, width}, uniform(width), ready);
-    layer.to_kv = parameters.declare(attention + "to_kv.weight", {2 * inner, width}, uniform(width), ready, true);
+    layer.to_kv =
+        parameters.declare(attention + "to_kv.weight", {2 * inner, width}, uniform(width), ready, true);
     layer.to_out = parameters.declare(attention + "to_out.weight", {width, inner}, uniform(inner), ready);
     layer.feed_gain = parameters.declare(feed_forward + "0.g", {width}, one, ready);
     layer.feed_in = parameters.declare(feed_forward + "1.weight", {feed, width}, uniform(width), ready);
@@ -105,13 +107,15 @@ Index TransformerBlock<T>::tape_size(Sequences shape, bool keeps) const {
   Index const n = shape.rows();
   Index const inner = config_.inner_width();
   Index const per_layer = 2 * padded(n * inner) + padded(n * config_.ff_multiplier * width_) +
-                          padded(n * config_.attn_num_heads) + padded(shape.count * 2 * shifted_) + 2 * padded(n);
+                          padded(n * config_.attn_num_heads) + padded(shape.count * 2 * shifted_) +
+                          2 * padded(n);
   Index const streams = keeps ? 2 * layers() + 1 : 2;
   return streams * padded(n * width_) + (keeps ? layers() : 1) * per_layer + padded(n);
 }
 
 template <class T>
-typename TransformerBlock<T>::LayerTape TransformerBlock<T>::layer_tape(Tape<T> const& tape, Index layer) const {
+typename TransformerBlock<T>::LayerTape TransformerBlock<T>::layer_tape(Tape<T> const& tape,
+                                                                        Index layer) const {
   Index const n = tape.shape.rows();
   Index const inner = config_.inner_width();
   Index const feed = config_.ff_multiplier * width_;
@@ -161,7 +165,8 @@ kernels::AttentionShape TransformerBlock<T>::attention_shape(Sequences shape, In
 }
 
 template <class T>
-kernels::Dropout TransformerBlock<T>::dropout(DropoutStream const& stream, Index layer, bool attention) const {
+kernels::Dropout TransformerBlock<T>::dropout(DropoutStream const& stream, Index layer,
+                                              bool attention) const {
   kernels::Dropout d;
   if (!stream.training) return d;
   d.probability = attention ? config_.attn_dropout : config_.ff_dropout;
@@ -192,8 +197,9 @@ void TransformerBlock<T>::forward(Pass<T> const& pass, Tape<T> const& tape, Carr
   STRATA_REQUIRE(config_.causal() || carry.position == 0,
                  "a bidirectional encoder sees a whole sequence at once and cannot continue from a carry");
   STRATA_REQUIRE(carry.sequences == tape.shape.count && carry.position + tape.shape.length <= carry.capacity,
-                 "carry of " << carry.sequences << " x " << carry.capacity << " positions, at " << carry.position
-                             << ", does not take " << tape.shape.count << " x " << tape.shape.length << " more");
+                 "carry of " << carry.sequences << " x " << carry.capacity << " positions, at "
+                             << carry.position << ", does not take " << tape.shape.count << " x "
+                             << tape.shape.length << " more");
   core::Arena::Frame const frame(pass.arena);
   Span const span{pass, tape, carry.position, Scratch::take(pass.arena, *this, tape.shape, false)};
   if (span.scratch.rotation.data() != nullptr)
@@ -204,7 +210,8 @@ void TransformerBlock<T>::forward(Pass<T> const& pass, Tape<T> const& tape, Carr
   }
   LayerTape const last = layer_tape(tape, layers() - 1);
   kernels::shift_rms_norm_forward<T>(pass.space, tape.shape, RmsForm::clamped, 0, last.x2, {},
-                                     pass.parameters.vector(final_gain_), y, final_inverse_norm(tape), {}, {});
+                                     pass.parameters.vector(final_gain_), y, final_inverse_norm(tape), {},
+                                     {});
   carry.position += tape.shape.length;
 }
 
@@ -222,11 +229,12 @@ void TransformerBlock<T>::attention_forward(Span const& span, Index l, Carry<T> 
   }
   kernels::shift_rms_norm_forward<T>(pass.space, tape.shape, RmsForm::clamped, shifted_, t.x,
                                      continues ? columns(t.border, 0, shifted_) : Mat<T>(),
-                                     p.vector(layer.attention_gain), scratch.u, t.attention_inverse_norm, t.x1, {});
+                                     p.vector(layer.attention_gain), scratch.u, t.attention_inverse_norm,
+                                     t.x1, {});
   Mat<T> const qkv(scratch.wide.data(), span.count(), 3 * config_.inner_width());
   kernels::linear_forward<T>(pass.space, scratch.u, p.stacked_value(layer.to_q, layer.to_kv), {}, qkv);
-  kernels::split_rotate_forward<T>(pass.space, tape.shape, start, config_.attn_num_heads, scratch.rotation, qkv, t.q,
-                                   layer_history(carry, l));
+  kernels::split_rotate_forward<T>(pass.space, tape.shape, start, config_.attn_num_heads, scratch.rotation,
+                                   qkv, t.q, layer_history(carry, l));
   kernels::attention_forward<T>(pass.space, attention_shape(tape.shape, start), t.q, layer_history(carry, l),
                                 dropout(pass.dropout, l, true), t.o, t.log_sum);
   kernels::linear_forward_accumulate<T>(pass.space, t.o, p.value(layer.to_out), t.x1);
@@ -249,22 +257,26 @@ void TransformerBlock<T>::feed_forward(Span const& span, Index l, Carry<T> const
                                      p.vector(layer.feed_out_bias));
   kernels::linear_forward<T>(pass.space, scratch.u, p.value(layer.feed_in), {}, t.h);
   Mat<T> const gelu(scratch.wide.data(), t.h.extent(0), t.h.extent(1));
-  kernels::bias_gelu_forward<T>(pass.space, t.h, p.vector(layer.feed_in_bias), dropout(pass.dropout, l, false), gelu);
+  kernels::bias_gelu_forward<T>(pass.space, t.h, p.vector(layer.feed_in_bias),
+                                dropout(pass.dropout, l, false), gelu);
   kernels::linear_forward_accumulate<T>(pass.space, gelu, p.value(layer.feed_out), t.x2);
 }
 
 template <class T>
-void TransformerBlock<T>::backward(Pass<T> const& pass, Tape<T> const& tape, Index start, Carry<T> const& carry,
-                                   Carry<T> const& dcarry, ConstMat<T> dy, Mat<T> dx) const {
+void TransformerBlock<T>::backward(Pass<T> const& pass, Tape<T> const& tape, Index start,
+                                   Carry<T> const& carry, Carry<T> const& dcarry, ConstMat<T> dy,
+                                   Mat<T> dx) const {
   STRATA_REQUIRE(tape.keeps, "backward needs a tape that keeps all layers");
   core::Arena::Frame const frame(pass.arena);
   Span const span{pass, tape, start, Scratch::take(pass.arena, *this, tape.shape, true)};
-  if (span.scratch.rotation.data() != nullptr) kernels::rotary_table<T>(pass.space, start, span.scratch.rotation);
+  if (span.scratch.rotation.data() != nullptr)
+    kernels::rotary_table<T>(pass.space, start, span.scratch.rotation);
   LayerTape const last = layer_tape(tape, layers() - 1);
   Kokkos::deep_copy(pass.space, dx, T(0));
   kernels::shift_rms_norm_backward<T>(pass.space, tape.shape, RmsForm::clamped, 0, dy, last.x2, {},
-                                      pass.parameters.vector(final_gain_), final_inverse_norm(tape), {}, dx, {},
-                                      pass.parameters.gradient_vector(final_gain_), span.scratch.workspace);
+                                      pass.parameters.vector(final_gain_), final_inverse_norm(tape), {}, dx,
+                                      {}, pass.parameters.gradient_vector(final_gain_),
+                                      span.scratch.workspace);
   for (Index l = layers() - 1; l >= 0; --l) {
     feed_backward(span, l, dcarry, dx);
     attention_backward(span, l, carry, dcarry, dx);
@@ -295,18 +307,19 @@ void TransformerBlock<T>::feed_backward(Span const& span, Index l, Carry<T> cons
 
   Mat<T> dborder, dnext;
   if (dcarry.border.data() != nullptr && shifted_ > 0) {
-    dborder = columns(rows(dcarry.border, l * dcarry.sequences, (l + 1) * dcarry.sequences), shifted_, 2 * shifted_);
+    dborder = columns(rows(dcarry.border, l * dcarry.sequences, (l + 1) * dcarry.sequences), shifted_,
+                      2 * shifted_);
     dnext = scratch.dnext;
     Kokkos::deep_copy(pass.space, dnext, dborder);
   }
-  kernels::shift_rms_norm_backward<T>(pass.space, tape.shape, RmsForm::clamped, shifted_, scratch.u, t.x1, previous,
-                                      p.vector(layer.feed_gain), t.feed_inverse_norm, dnext, dx, dborder,
-                                      p.gradient_vector(layer.feed_gain), scratch.workspace);
+  kernels::shift_rms_norm_backward<T>(pass.space, tape.shape, RmsForm::clamped, shifted_, scratch.u, t.x1,
+                                      previous, p.vector(layer.feed_gain), t.feed_inverse_norm, dnext, dx,
+                                      dborder, p.gradient_vector(layer.feed_gain), scratch.workspace);
 }
 
 template <class T>
-void TransformerBlock<T>::attention_backward(Span const& span, Index l, Carry<T> const& carry, Carry<T> const& dcarry,
-                                             Mat<T> dx) const {
+void TransformerBlock<T>::attention_backward(Span const& span, Index l, Carry<T> const& carry,
+                                             Carry<T> const& dcarry, Mat<T> dx) const {
   auto const& [pass, tape, start, scratch] = span;
   Layer const& layer = layers_[l];
   LayerTape const t = layer_tape(tape, l);
@@ -319,14 +332,16 @@ void TransformerBlock<T>::attention_backward(Span const& span, Index l, Carry<T>
 
   kernels::linear_backward_weight<T>(pass.space, dx, t.o, p.gradient(layer.to_out));
   kernels::linear_backward_input<T>(pass.space, dx, p.value(layer.to_out), dout);
-  kernels::attention_backward<T>(pass.space, attention_shape(tape.shape, start), t.q, layer_history(carry, l), t.o,
-                                 t.log_sum, dout, dropout(pass.dropout, l, true), dq, layer_history(dcarry, l),
-                                 scratch.workspace);
-  kernels::split_rotate_backward<T>(pass.space, tape.shape, start, config_.attn_num_heads, scratch.rotation, dq,
-                                    layer_history(dcarry, l), dqkv);
+  kernels::attention_backward<T>(pass.space, attention_shape(tape.shape, start), t.q, layer_history(carry, l),
+                                 t.o, t.log_sum, dout, dropout(pass.dropout, l, true), dq,
+                                 layer_history(dcarry, l), scratch.workspace);
+  kernels::split_rotate_backward<T>(pass.space, tape.shape, start, config_.attn_num_heads, scratch.rotation,
+                                    dq, layer_history(dcarry, l), dqkv);
   kernels::shift_rms_norm_forward<T>(pass.space, tape.shape, RmsForm::clamped, shifted_, t.x, previous,
-                                     p.vector(layer.attention_gain), scratch.u, t.attention_inverse_norm, {}, {});
-  kernels::linear_backward_weight<T>(pass.space, dqkv, scratch.u, p.stacked_gradient(layer.to_q, layer.to_kv));
+                                     p.vector(layer.attention_gain), scratch.u, t.attention_inverse_norm, {},
+                                     {});
+  kernels::linear_backward_weight<T>(pass.space, dqkv, scratch.u,
+                                     p.stacked_gradient(layer.to_q, layer.to_kv));
   kernels::linear_backward_input<T>(pass.space, dqkv, p.stacked_value(layer.to_q, layer.to_kv), scratch.u);
 
   Mat<T> dborder, dnext;
@@ -335,9 +350,10 @@ void TransformerBlock<T>::attention_backward(Span const& span, Index l, Carry<T>
     dnext = scratch.dnext;
     Kokkos::deep_copy(pass.space, dnext, dborder);
   }
-  kernels::shift_rms_norm_backward<T>(pass.space, tape.shape, RmsForm::clamped, shifted_, scratch.u, t.x, previous,
-                                      p.vector(layer.attention_gain), t.attention_inverse_norm, dnext, dx, dborder,
-                                      p.gradient_vector(layer.attention_gain), scratch.workspace);
+  kernels::shift_rms_norm_backward<T>(pass.space, tape.shape, RmsForm::clamped, shifted_, scratch.u, t.x,
+                                      previous, p.vector(layer.attention_gain), t.attention_inverse_norm,
+                                      dnext, dx, dborder, p.gradient_vector(layer.attention_gain),
+                                      scratch.workspace);
 }
 
 template <class T>
@@ -348,16 +364,19 @@ double TransformerBlock<T>::forward_flops(Sequences shape, Index start, bool squ
                            2.0 * static_cast<double>(config_.ff_multiplier * width_));
   double const keys = static_cast<double>(start + shape.length);
   // Average number of keys a query sees.
-  double const seen = square || !config_.causal() ? keys : static_cast<double>(start) + (static_cast<double>(shape.length) + 1) / 2;
-  return static_cast<double>(layers()) * n * (products + 4.0 * static_cast<double>(config_.inner_width()) * seen);
+  double const seen = square || !config_.causal()
+                          ? keys
+                          : static_cast<double>(start) + (static_cast<double>(shape.length) + 1) / 2;
+  return static_cast<double>(layers()) * n *
+         (products + 4.0 * static_cast<double>(config_.inner_width()) * seen);
 }
 
 template class TransformerBlock<float>;
 template class TransformerBlock<double>;
 
 template <class T>
-std::unique_ptr<Block<T>> make_block(BlockConfig const& config, Index width, Index layers, std::string const& prefix,
-                                     Ready ready, ParameterStore<T>& parameters) {
+std::unique_ptr<Block<T>> make_block(BlockConfig const& config, Index width, Index layers,
+                                     std::string const& prefix, Ready ready, ParameterStore<T>& parameters) {
   switch (config.block_type) {
     case BlockType::transformer:
     case BlockType::transformer_encoder:
@@ -371,7 +390,7 @@ std::unique_ptr<Block<T>> make_block(BlockConfig const& config, Index width, Ind
 
 template std::unique_ptr<Block<float>> make_block(BlockConfig const&, Index, Index, std::string const&, Ready,
                                                   ParameterStore<float>&);
-template std::unique_ptr<Block<double>> make_block(BlockConfig const&, Index, Index, std::string const&, Ready,
-                                                   ParameterStore<double>&);
+template std::unique_ptr<Block<double>> make_block(BlockConfig const&, Index, Index, std::string const&,
+                                                   Ready, ParameterStore<double>&);
 
 }  // namespace strata::model

@@ -3,11 +3,12 @@
 // The Transformer stack of MEGABYTE and MBLM. Per layer:
 //   x1 = x  + Wo attention(Wq u, Wk u, Wv u),  u = rms(shift(x)) * g
 //   x2 = x1 + W2 gelu(W1 u + b1) + b2,          u = rms(shift(x1)) * g
-// and a final rms norm. shift moves the second part of the features one position on (kernels/norm.hpp); the bidirectional
-// encoder has no shift and no causal mask.
+// and a final rms norm. shift moves the second part of the features one position on (kernels/norm.hpp); the
+// bidirectional encoder has no shift and no causal mask.
 //
-// Carry: history = keys (rotated) and values; border = the shifted features of the last x and x1 of each layer.
-// Tape: the residual stream x, x1, ..., queries, attention outputs and the product W1 u; norms and gelu are recomputed.
+// Carry: history = keys (rotated) and values; border = the shifted features of the last x and x1 of each
+// layer. Tape: the residual stream x, x1, ..., queries, attention outputs and the product W1 u; norms and
+// gelu are recomputed.
 
 #include <vector>
 
@@ -19,8 +20,8 @@ namespace strata::model {
 template <class T>
 class TransformerBlock final : public Block<T> {
  public:
-  TransformerBlock(BlockConfig const& config, Index width, Index layers, std::string const& prefix, Ready ready,
-                   ParameterStore<T>& parameters);
+  TransformerBlock(BlockConfig const& config, Index width, Index layers, std::string const& prefix,
+                   Ready ready, ParameterStore<T>& parameters);
 
   Index width() const override { return width_; }
   Index layers() const override { return static_cast<Index>(layers_.size()); }
@@ -30,14 +31,15 @@ class TransformerBlock final : public Block<T> {
   std::size_t forward_scratch(Sequences shape) const override;
   std::size_t backward_scratch(Sequences shape) const override;
   void forward(Pass<T> const& pass, Tape<T> const& tape, Carry<T>& carry, Mat<T> y) const override;
-  void backward(Pass<T> const& pass, Tape<T> const& tape, Index start, Carry<T> const& carry, Carry<T> const& dcarry,
-                ConstMat<T> dy, Mat<T> dx) const override;
+  void backward(Pass<T> const& pass, Tape<T> const& tape, Index start, Carry<T> const& carry,
+                Carry<T> const& dcarry, ConstMat<T> dy, Mat<T> dx) const override;
   double forward_flops(Sequences shape, Index start, bool square) const override;
 
  private:
   /// Numbers of a layer's parameters in the store.
   struct Layer {
-    std::size_t attention_gain, to_q, to_kv, to_out, feed_gain, feed_in, feed_in_bias, feed_out, feed_out_bias;
+    std::size_t attention_gain, to_q, to_kv, to_out, feed_gain, feed_in, feed_in_bias, feed_out,
+        feed_out_bias;
   };
   struct LayerTape;  // spans of one layer inside a tape
   struct Scratch;    // spans taken from the arena during a call
@@ -51,7 +53,8 @@ class TransformerBlock final : public Block<T> {
 
   void attention_forward(Span const& span, Index layer, Carry<T> const& carry) const;
   void feed_forward(Span const& span, Index layer, Carry<T> const& carry) const;
-  void attention_backward(Span const& span, Index layer, Carry<T> const& carry, Carry<T> const& dcarry, Mat<T> dx) const;
+  void attention_backward(Span const& span, Index layer, Carry<T> const& carry, Carry<T> const& dcarry,
+                          Mat<T> dx) const;
   void feed_backward(Span const& span, Index layer, Carry<T> const& dcarry, Mat<T> dx) const;
 
   BlockConfig config_;

@@ -30,7 +30,8 @@ struct Inputs {
       in.labels = file.read<std::int64_t>("/inputs/labels");
       for (std::uint8_t const m : file.read<std::uint8_t>("/inputs/mask")) in.weights.push_back(m);
     } else if (file.exists("/inputs/loss_mask")) {
-      for (double const w : file.read<double>("/inputs/loss_mask")) in.weights.push_back(static_cast<float>(w));
+      for (double const w : file.read<double>("/inputs/loss_mask"))
+        in.weights.push_back(static_cast<float>(w));
     }
     return in;
   }
@@ -74,7 +75,8 @@ std::vector<double> to_host(kernels::Vec<T> const& v) {
 }
 
 template <class T>
-Worst check_outputs(io::File const& file, std::string const& kind, Inputs const& in, model::Hierarchy<T>& model) {
+Worst check_outputs(io::File const& file, std::string const& kind, Inputs const& in,
+                    model::Hierarchy<T>& model) {
   double const allowed = tolerance<T>().output;
   model::Predictions const p = model::predict(model, in.ids, in.windows);
   std::vector<double> logits, first;
@@ -89,7 +91,8 @@ Worst check_outputs(io::File const& file, std::string const& kind, Inputs const&
   if (file.exists("/outputs/hidden_state"))
     worst.add("hidden_state", p.hidden, file.read<double>("/outputs/hidden_state"), allowed);
   if (file.exists("/outputs/start_logits"))
-    worst.add("start_logits", generate::empty_prompt_logits(model), file.read<double>("/outputs/start_logits"), allowed);
+    worst.add("start_logits", generate::empty_prompt_logits(model),
+              file.read<double>("/outputs/start_logits"), allowed);
   if (kind != "mblm_encoder") {
     // The cached, byte-by-byte path gives the same as the whole windows at once.
     generate::Generator<T> generator(model, in.windows);
@@ -103,7 +106,9 @@ Worst check_outputs(io::File const& file, std::string const& kind, Inputs const&
     }
     std::vector<double> wanted(stepped.size());
     std::vector<double> const reference = file.read<double>("/outputs/logits");
-    auto const at = [&](Index b, Index t) { return static_cast<std::size_t>((b * in.length + t) * p.vocabulary); };
+    auto const at = [&](Index b, Index t) {
+      return static_cast<std::size_t>((b * in.length + t) * p.vocabulary);
+    };
     for (Index t = 0; t < in.length; ++t)
       for (Index b = 0; b < in.windows; ++b)
         std::copy_n(reference.begin() + static_cast<std::ptrdiff_t>(at(b, t)), p.vocabulary,
@@ -117,7 +122,8 @@ Worst check_outputs(io::File const& file, std::string const& kind, Inputs const&
 
 template <class T>
 Report check_model(io::File const& file, std::string const& kind) {
-  auto [config, mask_token] = train::parse_package_model(file.text_attribute("/", "config_yaml"), file.path());
+  auto [config, mask_token] =
+      train::parse_package_model(file.text_attribute("/", "config_yaml"), file.path());
   config.head = model::Head::reference;
   config.pad_row_is_trained = kind == "megabyte";
   Inputs const in = Inputs::read(file);

@@ -28,12 +28,14 @@ std::vector<double> download(Mat<T> from) {
 
 /// Forward and backward of one group's sequences, whole.
 template <class T>
-void check_length(io::File const& file, std::string const& group, train::StageBlock const& config, Report& report) {
+void check_length(io::File const& file, std::string const& group, train::StageBlock const& config,
+                  Report& report) {
   io::Shape shape;
   std::vector<double> const x = file.read<double>(group + "/inputs/x", &shape);
   Sequences const sequences{shape.at(0), shape.at(1)};
   model::ParameterStore<T> parameters;
-  auto const block = model::make_block<T>(config.block, config.model_dim, config.num_layers, "", model::Ready::at_end, parameters);
+  auto const block = model::make_block<T>(config.block, config.model_dim, config.num_layers, "",
+                                          model::Ready::at_end, parameters);
   parameters.allocate(true);
   load_parameters(file, "stage_block", parameters);
 
@@ -48,7 +50,8 @@ void check_length(io::File const& file, std::string const& group, train::StageBl
   Mat<T> const dx = arena.matrix<T>(sequences.rows(), config.model_dim);
   upload(x, block->input(tape));
   block->forward(pass, tape, carry, y);
-  report.logits.add(group + "/y", download(y), file.read<double>(group + "/outputs/y"), tolerance<T>().output);
+  report.logits.add(group + "/y", download(y), file.read<double>(group + "/outputs/y"),
+                    tolerance<T>().output);
   upload(file.read<double>(group + "/inputs/dy"), dy);
   block->backward(pass, tape, 0, carry, dcarry, dy, dx);
   std::vector<double> const wanted = file.read<double>(group + "/outputs/dx");
@@ -60,10 +63,12 @@ void check_length(io::File const& file, std::string const& group, train::StageBl
 
 template <class T>
 Report check_stage_block(io::File const& file) {
-  train::StageBlock const config = train::parse_stage_block(file.text_attribute("/", "config_yaml"), file.path());
+  train::StageBlock const config =
+      train::parse_stage_block(file.text_attribute("/", "config_yaml"), file.path());
   Report report;
   for (std::string const& child : file.children("/"))
-    if (child.starts_with("L") && file.is_group("/" + child)) check_length<T>(file, "/" + child, config, report);
+    if (child.starts_with("L") && file.is_group("/" + child))
+      check_length<T>(file, "/" + child, config, report);
   return report;
 }
 

@@ -69,8 +69,9 @@ template <class T>
 void load_parameters(io::File const& file, std::string const& kind, model::ParameterStore<T>& parameters) {
   std::size_t const in_file = file.children("/params").size();
   if (in_file != parameters.all().size())
-    throw core::InputError(file.path() + ": /params holds " + std::to_string(in_file) + " arrays, the model has " +
-                           std::to_string(parameters.all().size()) + " parameters");
+    throw core::InputError(file.path() + ": /params holds " + std::to_string(in_file) +
+                           " arrays, the model has " + std::to_string(parameters.all().size()) +
+                           " parameters");
   for (std::size_t p = 0; p < parameters.all().size(); ++p) {
     auto const& info = parameters.all()[p];
     std::string const path = "/params/" + fixture_name(kind, info.name);
@@ -96,9 +97,9 @@ Worst compare_gradients(io::File const& file, std::string const& group, std::str
   return worst;
 }
 
-#define STRATA_PARITY(T)                                                                                      \
-  template void load_parameters(io::File const&, std::string const&, model::ParameterStore<T>&);              \
-  template Worst compare_gradients(io::File const&, std::string const&, std::string const&,                   \
+#define STRATA_PARITY(T)                                                                         \
+  template void load_parameters(io::File const&, std::string const&, model::ParameterStore<T>&); \
+  template Worst compare_gradients(io::File const&, std::string const&, std::string const&,      \
                                    model::ParameterStore<T> const&);
 STRATA_INSTANTIATE(STRATA_PARITY)
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
-// A parity fixture: parameters, inputs, outputs and gradients that one of the original Python packages computed in
-// float64, in an HDF5 file. doc/developer_guide.md describes the layout.
+// A parity fixture: parameters, inputs, outputs and gradients that one of the original Python packages
+// computed in float64, in an HDF5 file. doc/developer_guide.md describes the layout.
 
 #include <cstdint>
 #include <string>
@@ -20,7 +20,8 @@ struct Worst {
   double bound = 0;     ///< worst absolute error / allowed error; above 1 is a failure
   std::string where;    ///< array with the worst bound
 
-  void add(std::string const& name, std::vector<double> const& got, std::vector<double> const& wanted, double allowed);
+  void add(std::string const& name, std::vector<double> const& got, std::vector<double> const& wanted,
+           double allowed);
   void add(Worst const& other);
 };
 
@@ -31,13 +32,17 @@ double largest(std::vector<double> const& values);
 struct Report {
   Worst logits, loss, gradients;
   bool dependencies_equal = true;
-  bool ok() const { return logits.bound <= 1 && loss.bound <= 1 && gradients.bound <= 1 && dependencies_equal; }
+  bool ok() const {
+    return logits.bound <= 1 && loss.bound <= 1 && gradients.bound <= 1 && dependencies_equal;
+  }
 };
 
-/// Allowed errors (README of the fixtures): outputs absolute, losses absolute, gradients relative to the largest element.
+/// Allowed errors (README of the fixtures): outputs absolute, losses absolute, gradients relative to the
+/// largest element.
 struct Tolerance {
   double output, loss, gradient;
-  bool gradient_floor;  ///< float64: relative to max(1, largest); float32: to the largest, 1e-9 where all are zero
+  bool gradient_floor;  ///< float64: relative to max(1, largest); float32: to the largest, 1e-9 where all are
+                        ///< zero
   double gradient_allowed(std::vector<double> const& wanted) const;
 };
 template <class T>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// parity_check FILE.h5 ...: rebuilds the model of each fixture and compares logits, loss and gradients, in double and in
-// float. One line per file; exits non-zero when a file is above its bound or cannot be read.
+// parity_check FILE.h5 ...: rebuilds the model of each fixture and compares logits, loss and gradients, in
+// double and in float. One line per file; exits non-zero when a file is above its bound or cannot be read.
 
 #include <cstdio>
 #include <exception>
@@ -23,8 +23,8 @@ Report check(strata::io::File const& file) {
 }
 
 void print(char const* precision, Report const& report) {
-  std::printf("  %s logits %.1e loss %.1e gradients %.1e", precision, report.logits.relative, report.loss.relative,
-              report.gradients.relative);
+  std::printf("  %s logits %.1e loss %.1e gradients %.1e", precision, report.logits.relative,
+              report.loss.relative, report.gradients.relative);
 }
 
 void explain(char const* precision, Report const& report) {
