@@ -122,7 +122,9 @@ std::vector<char*> take_kokkos_arguments(int& argc, char** argv) {
 int run_main(int argc, char** argv, std::function<int(int argc, char** argv)> const& body) {
   // Only the main thread calls MPI; the reader of the data uses HDF5 without MPI.
   int provided = 0;
-  if (MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided) != MPI_SUCCESS) {
+  // Open MPI without mpiexec puts the arguments it is shown into one variable, which fails for some thousand
+  // file names.
+  if (MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided) != MPI_SUCCESS) {
     print_error("MPI could not be initialised");
     return static_cast<int>(ExitStatus::failure);
   }

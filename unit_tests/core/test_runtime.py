@@ -84,6 +84,10 @@ class Environment(unittest.TestCase):
         self.assertEqual(output, "[--help][--threads=3][section.key=1]")
         self.assertEqual(text, "")
 
+    def test_long_command_lines(self):
+        code, output, _, text = run(1, "arguments", *["x" * 100] * 10000)
+        self.assertEqual((code, len(output), text), (0, 10000 * 102, ""))
+
     def test_only_one_rank_logs(self):
         for ranks in (1, 4):
             text = run(ranks, "log")[3]
