@@ -2,7 +2,6 @@
 // `strata generate`: a model continues a prompt, byte by byte.
 
 #include <fmt/format.h>
-#include <spdlog/spdlog.h>
 
 #include <chrono>
 #include <csignal>
@@ -14,6 +13,7 @@
 
 #include "commands.hpp"
 #include "core/error.hpp"
+#include "core/log.hpp"
 #include "core/runtime.hpp"
 #include "generate/generator.hpp"
 #include "generate/sampling.hpp"
@@ -101,7 +101,8 @@ void generate(Arguments const& a) {
     if (made + 1 < a.bytes) generator.append({byte});
   }
   double const seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-  spdlog::info("{} bytes in {:.2f} s, {:.0f} bytes/s", made, seconds, static_cast<double>(made) / seconds);
+  strata::core::log().info("{} bytes in {:.2f} s, {:.0f} bytes/s", made, seconds,
+                           static_cast<double>(made) / seconds);
   if (made < a.bytes) throw CLI::RuntimeError(static_cast<int>(strata::core::ExitStatus::interrupted));
 }
 
