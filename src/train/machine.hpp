@@ -9,7 +9,7 @@ struct Machine {
   double bandwidth = 0;   ///< bytes per second of a triad a = b + s c over arrays larger than the caches
 };
 
-/// Best of several runs, about 0.4 s. On a shared node all ranks call it at the same time, so that each sees
+/// Best of several runs, about 0.6 s. On a shared node all ranks call it at the same time, so that each sees
 /// its share.
 Machine measure_machine();
 

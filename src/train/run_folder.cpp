@@ -126,8 +126,6 @@ std::optional<RunFolder::Best> RunFolder::best() const {
 void RunFolder::saved(Index step, std::optional<double> validation_loss) {
   std::erase_if(stored_, [&](Stored const& s) { return s.step >= step; });
   stored_.push_back({step, validation_loss});
-  relink();
-
   // Of equal losses the earlier checkpoint stays, as in the MBLM package.
   std::vector<Stored> ranking;
   std::copy_if(stored_.begin(), stored_.end(), std::back_inserter(ranking),
@@ -140,16 +138,22 @@ void RunFolder::saved(Index step, std::optional<double> validation_loss) {
   for (std::size_t back = 1; back <= std::min<std::size_t>(2, stored_.size()); ++back)
     kept.push_back(stored_[stored_.size() - back].step);
   auto const is_kept = [&](Index s) { return std::find(kept.begin(), kept.end(), s) != kept.end(); };
+  std::erase_if(stored_, [&](Stored const& s) { return !is_kept(s.step); });
+  relink();  // before what the links pointed at goes away
   for (Index const s : steps_on_disk()) {
     std::error_code error;
     if (!is_kept(s)) fs::remove(checkpoint(s), error);
   }
-  std::erase_if(stored_, [&](Stored const& s) { return !is_kept(s.step); });
 }
 
 void RunFolder::relink() const {
   if (!stored_.empty()) link("latest.h5", stored_.back().step);
-  if (auto const b = best()) link("best.h5", b->step);
+  std::error_code error;
+  if (auto const b = best()) {
+    link("best.h5", b->step);
+  } else {
+    fs::remove(folder_ / "best.h5", error);
+  }
 }
 
 void RunFolder::link(char const* name, Index step) const {

@@ -75,6 +75,14 @@ TEST_F(Training, LeavesACompleteFolder) {
   EXPECT_EQ(fs::last_write_time(run_folder / "metrics.jsonl"), time);
 }
 
+TEST_F(Training, LinksNeverDangle) {
+  Deck const deck = tiny_deck(folder_.path(), "links", {"io.num_models_to_save=0", "io.validate_amount=1"});
+  run(deck);
+  EXPECT_EQ(test::checkpoints(deck).size(), 2U);
+  for (char const* name : {"latest.h5", "best.h5"}) EXPECT_TRUE(fs::exists(deck.run_folder() / name)) << name;
+  EXPECT_EQ(fs::canonical(deck.run_folder() / "best.h5").filename(), "step_0000000020.h5");
+}
+
 TEST_F(Training, ResumesBitForBitFromEveryCheckpoint) {
   Deck const whole = tiny_deck(folder_.path(), "whole", {"io.num_models_to_save=100"});
   run(whole);
@@ -225,7 +233,7 @@ TEST_F(Training, EvaluationCountsEachByteOnceAndEqualsADirectSum) {
 // Counts what Kokkos allocates, by way of its tools interface.
 std::vector<std::string>* allocations = nullptr;
 int allocations_before = 0;
-void on_allocate(Kokkos::Profiling::SpaceHandle, char const* label, void const*, std::uint64_t) {
+void on_allocate(Kokkos_Profiling_SpaceHandle, char const* label, void const*, std::uint64_t) {
   if (allocations != nullptr) {
     allocations->emplace_back(label);
   } else {
