@@ -40,7 +40,8 @@ class CheckpointWriter {
 
 class CheckpointReader {
  public:
-  /// Checks format, version and the checksum of the whole file (io/seal.hpp), if it has one. Throws core::InputError for anything but a readable checkpoint.
+  /// Checks format, version and the checksum of the whole file (io/seal.hpp), if it has one. Throws
+  /// core::InputError for anything but a readable checkpoint.
   explicit CheckpointReader(std::string const& path);
   ~CheckpointReader();
 
