@@ -4,7 +4,10 @@
 add_library(strata_flags INTERFACE)
 target_compile_features(strata_flags INTERFACE cxx_std_20)
 target_compile_options(strata_flags INTERFACE -Wall -Wextra)
-if(NOT Kokkos_ENABLE_CUDA)
+if(Kokkos_ENABLE_CUDA)
+  # fmt 9 gives up constexpr under nvcc, and then cannot compile its own headers.
+  target_compile_definitions(strata_flags INTERFACE FMT_USE_CONSTEXPR=1)
+else()
   # nvcc's host pass and Kokkos's own headers trip over these; g++ and clang do not.
   target_compile_options(strata_flags INTERFACE -Wpedantic -Wshadow)
   separate_arguments(arch_flags UNIX_COMMAND "${STRATA_ARCH_FLAGS}")
