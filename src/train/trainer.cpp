@@ -327,7 +327,6 @@ void Trainer::validate() {
   Meter meter;
   meter.add(result.seconds, result.flops, result.total.bytes);
   record("validation", loss, meter);
-  if (!line_.wants()) return;
   std::array<char, 100> text{};
   std::snprintf(text.data(), text.size(), "step %lld  validation %.4f bits per byte",
                 static_cast<long long>(progress_.step), loss / ln2);
