@@ -107,13 +107,17 @@ void Generator<T>::advance() {
   std::size_t const n = config.stages();
   Index const t = position_;
   auto const sequence_start = [&](std::size_t s, Index token) {
+    if (s == 0) return Index(0);
     Index const bytes = stages_[s].length * config.bytes_per_position(s);
     return token / bytes * bytes;
   };
   if (complete()) {
     for (std::size_t s = 0; s < n; ++s) {
       Index const bytes = config.bytes_per_position(s);
-      if (t % bytes == 0) run_row(s, t / bytes % stages_[s].length, sequence_start(s, t));
+      // The outermost stage has one sequence only: the token after its last sub-patch takes one more row of
+      // it.
+      Index const row = s == 0 ? t / bytes : t / bytes % stages_[s].length;
+      if (t % bytes == 0) run_row(s, row, sequence_start(s, t));
     }
   } else {
     // A stage moves on when the first token of its next sub-patch arrives; the stages below it start anew.
