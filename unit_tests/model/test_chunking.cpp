@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0
+// How a step is cut up changes its memory, not its result.
+#include <gtest/gtest.h>
+
+#include <cstring>
+
+#include "unit_tests/model/small_model.hpp"
+
+namespace strata::test {
+namespace {
+
+struct Shape {
+  char const* what;
+  ModelConfig config;
+  Windows windows;
+};
+
+/// Batches of 3 and 1, all windows full or not, with dropout.
+std::vector<Shape> shapes() {
+  return {{"two stages", small_config(Head::complete, {7, 3}, Position::fixed, 20, 19, 0.25),
+           Windows({21, 20, 9}, 20, 21)},
+          {"two stages, reference", small_config(Head::reference, {7, 3}, Position::rope, 20, 19, 0.25),
+           Windows({21, 20, 9}, 20, 22)},
+          {"three stages", small_config(Head::complete, {5, 3, 4}, Position::rope, 20, 19, 0.25),
+           Windows({55}, 20, 23)},
+          {"three stages, reference", small_config(Head::reference, {5, 3, 4}, Position::none, 20, 19, 0.25),
+           Windows({60, 13, 48}, 20, 24)},
+          {"one stage", small_config(Head::complete, {13}, Position::fixed, 20, 19, 0.25),
+           Windows({13, 11}, 20, 25)},
+          {"one stage, reference", small_config(Head::reference, {13}, Position::fixed, 20, 19, 0.25),
+           Windows({12, 13}, 20, 26)}};
+}
+
+constexpr Index all_at_once = 1 << 20;
+
+std::vector<Chunking> chunkings() {
+  std::vector<Chunking> result;
+  for (Index const outer : {Index(1), Index(2), Index(5), all_at_once})
+    for (Index const inner : {Index(1), Index(7), Index(64), all_at_once})
+      result.push_back({outer, inner, false, {}});
+  result.push_back({0, 0, false, {}});
+  return result;
+}
+
+std::string name(Chunking const& c) {
+  return "outer " + std::to_string(c.outer_positions) + " inner " + std::to_string(c.inner_rows);
+}
+
+template <class T>
+void expect_near(ModelConfig const& config, Outcome<T> const& wanted, Outcome<T> const& got,
+                 double tolerance) {
+  EXPECT_NEAR(got.nats, wanted.nats, tolerance * wanted.nats);
+  EXPECT_EQ(got.bytes, wanted.bytes);
+  Hierarchy<T> const names(config, {}, false);
+  for (std::size_t p = 0; p < wanted.gradients.size(); ++p)
+    EXPECT_LE(relative_difference(wanted.gradients[p], got.gradients[p]), tolerance)
+        << names.parameters().all()[p].name;
+}
+
+template <class T>
+bool same_bits(Outcome<T> const& a, Outcome<T> const& b) {
+  if (std::memcmp(&a.nats, &b.nats, sizeof(double)) != 0 || a.bytes != b.bytes) return false;
+  for (std::size_t p = 0; p < a.gradients.size(); ++p)
+    if (std::memcmp(a.gradients[p].data(), b.gradients[p].data(), a.gradients[p].size() * sizeof(T)) != 0)
+      return false;
+  return true;
+}
+
+template <class T>
+class Chunks : public testing::Test {};
+using Precisions = testing::Types<float, double>;
+TYPED_TEST_SUITE(Chunks, Precisions);
+
+/// All sizes agree, with dropout and without; recomputing gives the same bits, and so does running again.
+TYPED_TEST(Chunks, ChangeRoundingOnly) {
+  double const tolerance = std::is_same_v<TypeParam, double> ? 1e-12 : 1e-5;
+  for (Shape const& shape : shapes()) {
+    for (std::optional<std::uint64_t> const seed :
+         {std::optional<std::uint64_t>(), std::optional<std::uint64_t>(5)}) {
+      SCOPED_TRACE(std::string(shape.what) + (seed ? ", dropout" : ""));
+      Outcome<TypeParam> const whole =
+          Trial<TypeParam>(shape.config, shape.windows, {all_at_once, all_at_once, false, {}}).step(seed);
+      for (Chunking chunking : chunkings()) {
+        SCOPED_TRACE(name(chunking));
+        Trial<TypeParam> trial(shape.config, shape.windows, chunking);
+        Outcome<TypeParam> const stored = trial.step(seed);
+        expect_near(shape.config, whole, stored, tolerance);
+        EXPECT_TRUE(same_bits(stored, trial.step(seed))) << "a second run differs";
+        chunking.outer_recompute = true;
+        EXPECT_TRUE(same_bits(stored, Trial<TypeParam>(shape.config, shape.windows, chunking).step(seed)))
+            << "recomputing differs";
+      }
+    }
+  }
+}
+
+TYPED_TEST(Chunks, DropoutDropsAndDependsOnItsSeed) {
+  Shape const shape = shapes()[0];
+  Trial<TypeParam> trial(shape.config, shape.windows);
+  Outcome<TypeParam> const none = trial.step(), five = trial.step(5), six = trial.step(6);
+  EXPECT_GT(std::abs(none.nats - five.nats), 1e-3 * none.nats);
+  EXPECT_GT(std::abs(five.nats - six.nats), 1e-3 * none.nats);
+}
+
+/// The number of chunks that the package's train_checkpoint_chunks asks for is a matter of memory as well.
+TYPED_TEST(Chunks, CheckpointChunksChangeRoundingOnly) {
+  double const tolerance = std::is_same_v<TypeParam, double> ? 1e-12 : 1e-5;
+  Shape const shape = shapes()[3];
+  Outcome<TypeParam> const whole = Trial<TypeParam>(shape.config, shape.windows).step(5);
+  Chunking chunking;
+  chunking.checkpoint_chunks = {3, 5};
+  Trial<TypeParam> trial(shape.config, shape.windows, chunking);
+  expect_near(shape.config, whole, trial.step(5), tolerance);
+  EXPECT_LT(trial.model().arena_peak(),
+            Trial<TypeParam>(shape.config, shape.windows).model().arena_bytes(3, 60, true));
+}
+
+/// What is reserved is what a step uses: to the byte if the chunks are equal, else for chunks that are all as
+/// large as the largest, which is a little more.
+TYPED_TEST(Chunks, ArenaIsExactlyLargeEnough) {
+  int exact = 0;
+  for (Shape const& shape : shapes()) {
+    for (Chunking chunking : chunkings()) {
+      for (bool const recompute : {false, true}) {
+        SCOPED_TRACE(std::string(shape.what) + ", " + name(chunking) + (recompute ? ", recompute" : ""));
+        chunking.outer_recompute = recompute;
+        auto const windows = static_cast<Index>(shape.windows.lengths.size());
+        Trial<TypeParam> trial(shape.config, shape.windows, chunking);
+        Index const rows = shape.config.rows(0, trial.padded() / shape.config.bytes_per_position(0));
+        bool const equal_chunks = chunking.outer_positions == 0 || chunking.outer_positions >= rows ||
+                                  rows % chunking.outer_positions == 0;
+        exact += equal_chunks ? 1 : 0;
+        auto const expect_fit = [&](Hierarchy<TypeParam> const& model, bool training) {
+          std::size_t const bytes = model.arena_bytes(windows, shape.windows.stride, training);
+          EXPECT_LE(model.arena_peak(), bytes);
+          EXPECT_GE(static_cast<double>(model.arena_peak()),
+                    static_cast<double>(bytes) * (equal_chunks ? 1 : 0.9));
+        };
+        trial.model().reserve(windows, shape.windows.stride, true);
+        trial.step(5);
+        expect_fit(trial.model(), true);
+        Trial<TypeParam> evaluated(shape.config, shape.windows, chunking);
+        evaluated.loss();
+        expect_fit(evaluated.model(), false);
+      }
+    }
+  }
+  EXPECT_GT(exact, 100);
+}
+
+/// Smaller chunks need less memory.
+TYPED_TEST(Chunks, SmallChunksSaveMemory) {
+  Shape const shape = shapes()[2];
+  auto const bytes = [&](Chunking const& chunking) {
+    return Hierarchy<TypeParam>(shape.config, chunking, true).arena_bytes(1, 60, true);
+  };
+  EXPECT_LT(bytes({1, 1, true, {}}), bytes({1, 1, false, {}}));
+  EXPECT_LT(bytes({1, 1, false, {}}), bytes({1, 64, false, {}}));
+  EXPECT_LT(bytes({1, 7, true, {}}), bytes({2, 7, true, {}}));
+}
+
+}  // namespace
+}  // namespace strata::test

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+// Which earlier bytes a prediction sees, found by changing one byte at a time on random weights.
+#include <gtest/gtest.h>
+
+#include "model/predictions.hpp"
+#include "unit_tests/model/small_model.hpp"
+
+namespace strata::test {
+namespace {
+
+/// Far below every effect of a byte, and above the rounding that a batch of another size can bring.
+constexpr double threshold = 1e-10;
+
+std::vector<std::uint8_t> matrix(ModelConfig const& config, Index length) {
+  Hierarchy<double> model(config, {2, 7, false, {}}, false);
+  randomise(model.parameters(), 31);
+  Windows const windows({length}, config.num_tokens, 32);
+  std::vector<std::int64_t> const ids(windows.ids.begin(), windows.ids.end());
+  return model::dependencies(model, ids, threshold);
+}
+
+/// Predictions of tokens 0 .. length - 1 that see all tokens before them; the last one's neighbours count as
+/// well.
+Index with_full_past(std::vector<std::uint8_t> const& seen, Index length) {
+  Index count = 0;
+  for (Index t = 0; t < length; ++t) {
+    bool full = true;
+    for (Index i = 0; i < t; ++i) full = full && seen[static_cast<std::size_t>(i * (length + 1) + t)] != 0;
+    count += full ? 1 : 0;
+  }
+  return count;
+}
+
+void expect_no_later_byte(std::vector<std::uint8_t> const& seen, Index length) {
+  for (Index i = 0; i < length; ++i)
+    for (Index t = 0; t <= i; ++t)
+      EXPECT_EQ(seen[static_cast<std::size_t>(i * (length + 1) + t)], 0)
+          << "byte " << i << " moves byte " << t;
+}
+
+TEST(Dependencies, HeadCompleteSeesAllEarlierBytesAndNoLaterOne) {
+  std::vector<std::vector<Index>> const lists{{12},      {1},       {4, 3},       {1, 5},      {5, 1},
+                                              {3, 2, 3}, {2, 1, 4}, {2, 2, 2, 3}, {3, 2, 3, 2}};
+  for (std::vector<Index> const& lens : lists) {
+    for (Position const position : {Position::none, Position::fixed, Position::rope}) {
+      Index context = 1;
+      for (Index const n : lens) context *= n;
+      for (Index const length : {context, context - 1}) {
+        if (length < 1) continue;
+        SCOPED_TRACE(testing::PrintToString(lens) + " length " + std::to_string(length) + " position " +
+                     std::to_string(static_cast<int>(position)));
+        ModelConfig const config = small_config(Head::complete, lens, position, 40, 39);
+        std::vector<std::uint8_t> const seen = matrix(config, length);
+        expect_no_later_byte(seen, length);
+        EXPECT_EQ(with_full_past(seen, length), length);
+        // The token after the window is predicted as well where the padding leaves room for it.
+        Index const padded = Hierarchy<double>(config, {}, false).padded_length(length);
+        for (Index i = 0; i < length; ++i)
+          EXPECT_EQ(seen[static_cast<std::size_t>(i * (length + 1) + length)], length < padded ? 1 : 0)
+              << "byte " << i;
+      }
+    }
+  }
+}
+
+/// Published behaviour of the original packages: from three stages on some bytes miss most of their past.
+TEST(Dependencies, HeadReferenceHasItsHoles) {
+  struct Case {
+    std::vector<Index> lens;
+    Index length, full;
+  };
+  for (Case const& c :
+       {Case{{12}, 12, 12}, Case{{6, 4}, 24, 24}, Case{{4, 3, 4}, 48, 36}, Case{{3, 2, 3, 2}, 36, 18}}) {
+    SCOPED_TRACE(testing::PrintToString(c.lens));
+    std::vector<std::uint8_t> const seen =
+        matrix(small_config(Head::reference, c.lens, Position::fixed, 40, 39), c.length);
+    expect_no_later_byte(seen, c.length);
+    EXPECT_EQ(with_full_past(seen, c.length), c.full);
+  }
+}
+
+}  // namespace
+}  // namespace strata::test
