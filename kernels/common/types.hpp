@@ -12,23 +12,23 @@ namespace strata::kernels {
 /// Sizes, row numbers and offsets: 64 bits everywhere, so that windows beyond 2^31 elements work.
 using Index = std::int64_t;
 
-/// Where kernels run and where their data lives. A kernel takes the execution space instance first and never fences;
-/// whoever reads a result on the host does.
+/// Where kernels run and where their data lives. A kernel takes the execution space instance first and never
+/// fences; whoever reads a result on the host does.
 using ExecSpace = Kokkos::DefaultExecutionSpace;
 using MemSpace = ExecSpace::memory_space;
 
 /// True when host code cannot touch MemSpace, i.e. when kernels run on a GPU.
 inline constexpr bool on_device = !Kokkos::SpaceAccessibility<Kokkos::HostSpace, MemSpace>::accessible;
 
-/// Non-owning spans, last index fastest. A Mat may be a range of columns of a wider matrix (`columns` below), so its
-/// row stride can exceed its width.
+/// Non-owning spans, last index fastest. A Mat may be a range of columns of a wider matrix (`columns` below),
+/// so its row stride can exceed its width.
 template <class T>
 using Vec = Kokkos::View<T*, Kokkos::LayoutRight, MemSpace, Kokkos::MemoryTraits<Kokkos::Unmanaged>>;
 template <class T>
 using Mat = Kokkos::View<T**, Kokkos::LayoutRight, MemSpace, Kokkos::MemoryTraits<Kokkos::Unmanaged>>;
 
-/// Read-only spans as function parameters. They take no part in template argument deduction, so that a Mat<float> is
-/// accepted where a ConstMat<T> is asked for.
+/// Read-only spans as function parameters. They take no part in template argument deduction, so that a
+/// Mat<float> is accepted where a ConstMat<T> is asked for.
 template <class T>
 using ConstVec = Vec<std::type_identity_t<T> const>;
 template <class T>
