@@ -118,6 +118,12 @@ class Trainer {
 Index training_window(io::DatasetFile const& file, Deck const& deck) {
   Index const size = file.info(io::Split::train).size;
   if (size == 0) throw core::InputError(file.path() + ": the split train holds no bytes");
+  for (model::BlockConfig const& block : deck.params.block)
+    if (!block.causal())
+      throw core::InputError(
+          "params.block: a transformerEncoder stage sees the bytes it would have to predict; strata train "
+          "needs "
+          "block_type transformer");
   Index const window = std::min(deck.input_seq_len, size);
   check_fit(deck.params, file, window);
   return window;

@@ -181,6 +181,14 @@ TEST_F(Training, RefusesToContinueAsAnotherRun) {
   EXPECT_EQ(run(harmless).status, core::ExitStatus::success);
 }
 
+TEST_F(Training, RefusesStagesThatSeeTheFuture) {
+  Deck deck = tiny_deck(folder_.path(), "encoder");
+  deck.params.head = model::Head::reference;
+  deck.params.block[0].block_type = model::BlockType::transformer_encoder;
+  EXPECT_NE(test::message_of<core::InputError>([&] { run(deck); }).find("transformerEncoder"),
+            std::string::npos);
+}
+
 TEST_F(Training, StartsFromOtherWeights) {
   Deck const first = tiny_deck(folder_.path(), "first");
   run(first);
