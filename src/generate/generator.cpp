@@ -10,7 +10,6 @@
 namespace strata::generate {
 
 using kernels::StageRows;
-using model::Head;
 using model::Position;
 
 namespace {

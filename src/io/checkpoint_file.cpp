@@ -138,7 +138,7 @@ struct CheckpointReader::Impl {
         continue;
       }
       Dataset const dataset = file.dataset(object);
-      Shape const shape = dataset.shape();
+      Shape const& shape = dataset.shape();
       auto const count = static_cast<std::size_t>(dataset.size());
       switch (dataset.type()) {
         case ElementType::float32:

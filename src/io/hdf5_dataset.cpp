@@ -163,7 +163,7 @@ void Dataset::read(Index first, std::span<T> out) const {
   }
   for (Index begin = 0; begin < count; begin += piece) {
     Lock const lock;
-    hsize_t const start = static_cast<hsize_t>(first + begin);
+    hsize_t const start = static_cast<hsize_t>(first) + static_cast<hsize_t>(begin);
     hsize_t const length = static_cast<hsize_t>(std::min(piece, count - begin));
     Handle const space = space_handle(H5Dget_space(id_.get()));
     Handle const memory = space_handle(H5Screate_simple(1, &length, nullptr));

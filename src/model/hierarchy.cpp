@@ -341,7 +341,7 @@ void Hierarchy<T>::descend(Step& step, std::size_t s, Index first_sequence, Mat<
     }
     if (step.trains()) {
       Carry<T> const dcarry = block.take_carry(arena, count, length, false);
-      Mat<T> const dx = y;  // the rows themselves are not needed any more
+      Mat<T> const& dx = y;  // the rows themselves are not needed any more
       if (!step.measures()) Kokkos::deep_copy(ExecSpace(), dcarry.history, T(0));
       step.call(block.backward_scratch(r.shape),
                 [&] { block.backward(pass, tape.block, 0, carry, dcarry, dy, dx); });

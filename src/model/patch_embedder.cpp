@@ -177,7 +177,7 @@ void PatchEmbedder<T>::backward(Pass<T> const& pass, kernels::Tokens const& toke
   }
   Mat<T> const z(tape.data(), n, width_);
   Vec<T> const mean(tape.data() + n * width_, n), inverse_std(tape.data() + n * width_ + n, n);
-  Mat<T> const dz = dout;
+  Mat<T> const& dz = dout;
   kernels::layer_norm_backward<T>(pass.space, dout, z, p.vector(second_gain_), mean, inverse_std, dz,
                                   p.gradient_vector(second_gain_), p.gradient_vector(second_bias_),
                                   scratch.workspace);
@@ -191,7 +191,7 @@ void PatchEmbedder<T>::backward(Pass<T> const& pass, kernels::Tokens const& toke
     kernels::layer_norm_forward<T>(pass.space, gathered, p.vector(first_gain_), p.vector(first_bias_), normed,
                                    scratch.mean, scratch.inverse_std);
     kernels::linear_backward_weight<T>(pass.space, dz_piece, normed, p.gradient(weight_));
-    Mat<T> const dnormed = normed;  // its last use was the product above
+    Mat<T> const& dnormed = normed;  // its last use was the product above
     kernels::linear_backward_input<T>(pass.space, dz_piece, p.value(weight_), dnormed);
     kernels::layer_norm_backward<T>(pass.space, dnormed, gathered, p.vector(first_gain_), scratch.mean,
                                     scratch.inverse_std, dnormed, p.gradient_vector(first_gain_),
