@@ -128,7 +128,7 @@ typename TransformerBlock<T>::LayerTape TransformerBlock<T>::layer_tape(Tape<T> 
                           padded(tape.shape.count * 2 * shifted_) + 2 * padded(n);
   T* at = base + streams * stream + (tape.keeps ? layer * per_layer : 0);
   auto const take = [&at](Index rows, Index columns) {
-    Mat<T> const m(at, rows, columns);
+    Mat<T> m(at, rows, columns);
     at += padded(rows * columns);
     return m;
   };

@@ -77,6 +77,7 @@ class Section {
     auto const node = ask(key, is_required);
     if (!node) return;
     std::vector<std::string> names;
+    names.reserve(choices.size());
     for (auto const& c : choices) names.emplace_back(c.name);
     value = choices[chosen(path(key), *node, names)].value;
   }
