@@ -134,6 +134,7 @@ void RunFolder::saved(Index step, std::optional<double> validation_loss) {
                    [](Stored const& a, Stored const& b) { return *a.validation_loss < *b.validation_loss; });
   if (static_cast<Index>(ranking.size()) > keep_best_) ranking.resize(static_cast<std::size_t>(keep_best_));
   std::vector<Index> kept;
+  kept.reserve(ranking.size() + 2);
   for (Stored const& s : ranking) kept.push_back(s.step);
   for (std::size_t back = 1; back <= std::min<std::size_t>(2, stored_.size()); ++back)
     kept.push_back(stored_[stored_.size() - back].step);

@@ -136,7 +136,7 @@ void YamlDocument::warn(std::string const& path, std::string const& remark) {
 
 Section::Section(YamlDocument& document, YAML::Node node, std::string path,
                  std::vector<std::string> const& known)
-    : document_(document), node_(std::move(node)), path_(std::move(path)), known_(known) {
+    : document_(document), node_(node), path_(std::move(path)), known_(known) {
   if (!node_.IsMap())
     document_.fail(path_, node_, fmt::format("must be a mapping of keys to values; it is {}", shown(node_)));
   std::vector<std::string> seen;
