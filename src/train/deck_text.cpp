@@ -142,7 +142,6 @@ std::string Deck::text() const {
 std::string key_reference() {
   Deck deck;
   model::BlockConfig block;
-  MambaKeys mamba;
   std::string file;
   std::string out;
   Reference table(out);
