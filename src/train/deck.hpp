@@ -28,7 +28,6 @@ struct TrainConfig {
   double warmup_steps_perc = 0.1;
   Index batch_size = 0;  ///< windows per rank and micro-batch
   bool shuffle_train = false;
-  bool shuffle_eval = false;
   std::optional<Index> max_eval_steps;  ///< never 0: a 0 in the deck is read as null, as the package does
   double learning_rate = 0;             ///< peak
   std::optional<double> gradient_clipping;

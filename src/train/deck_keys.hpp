@@ -109,8 +109,7 @@ void visit_train(Visitor& v, TrainConfig& t) {
   v.required("batch_size", t.batch_size, at_least(1), "Windows per rank and micro-batch.");
   v.optional("shuffle_train", t.shuffle_train, any(),
              "Seeded shuffle of the training windows, anew in each epoch.");
-  v.optional("shuffle_eval", t.shuffle_eval, any(),
-             "Seeded shuffle of the validation windows; matters with max_eval_steps only.");
+  v.ignored("shuffle_eval", "evaluation reads its windows in order");
   v.optional("max_eval_steps", t.max_eval_steps, at_least(0),
              "Evaluate on at most this many batches while training; null or 0: the whole split.");
   v.required("learning_rate", t.learning_rate, above(0), "Peak of the learning rate (Adam).");
