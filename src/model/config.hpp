@@ -30,9 +30,17 @@ struct BlockConfig {
   double attn_dropout = 0;
   Index ff_multiplier = 2;
   double ff_dropout = 0;
+  // mamba1, mamba2
+  Index d_state = 0;   ///< N: state of a channel (mamba1) or of a feature of a head (mamba2)
+  Index d_conv = 0;    ///< W: inputs that the causal convolution sees
+  Index expand = 0;    ///< E = expand * D channels
+  Index headdim = 0;   ///< p: features of a head; mamba2 only
+  double dropout = 0;  ///< of the last layer's output before the final norm; mamba2 only, in training only
 
   bool causal() const { return block_type != BlockType::transformer_encoder; }
   Index inner_width() const { return attn_head_dims * attn_num_heads; }
+  /// R = ceil(D / 16): the rank of mamba1's step sizes.
+  static Index dt_rank(Index width) { return (width + 15) / 16; }
 };
 
 struct ModelConfig {
