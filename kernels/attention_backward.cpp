@@ -69,11 +69,11 @@ struct Backward {
     Index const pair = team.league_rank() / parts;
     Index const number = team.league_rank() % parts;
     int const d = static_cast<int>(shape.head_dim), lanes = blocks.query_lanes, width = blocks.feature_lanes;
-    Scratch<T> scratch(team, blocks);
+    Scratch<T> scratch(team, blocks.elements);
     Work work;
     work.sequence = pair / shape.heads;
     work.head = pair % shape.heads;
-    work.ids = scratch.take_ids(lanes);
+    work.ids = take_ids(scratch, lanes);
     work.keep = scratch.take(4 * lanes);
     work.q_transposed = scratch.take(d * lanes);
     work.dout_transposed = scratch.take(d * lanes);
@@ -269,7 +269,7 @@ void run_backward(ExecSpace const& space, AttentionShape const& shape, ConstMat<
                       dq,
                       dkey_values,
                       scale};
-  Kokkos::parallel_for(label, make_policy<T>(space, kernel.league(), blocks), kernel);
+  Kokkos::parallel_for(label, make_policy<T>(space, kernel.league(), blocks.elements), kernel);
 }
 
 }  // namespace attention

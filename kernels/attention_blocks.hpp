@@ -8,10 +8,12 @@
 #include <limits>
 
 #include "kernels/attention.hpp"
-#include "kernels/attention_lanes.hpp"
 #include "kernels/common/check.hpp"
+#include "kernels/common/team_tiles.hpp"
 
 namespace strata::kernels::attention {
+
+using namespace tiles;
 
 /// A block of scores: `queries` x `keys`, its scratch rows padded to whole registers.
 struct Blocks {
@@ -39,126 +41,19 @@ Blocks choose_blocks(AttentionShape const& shape, Elements const& elements) {
   }
 }
 
-using Policy = Kokkos::TeamPolicy<ExecSpace, Kokkos::Schedule<Kokkos::Dynamic>>;
-using Member = Policy::member_type;
-
-// Kokkos' OpenMP back end calls 32 KB "level 0" and the rest "level 1"; to it both are the same heap memory.
-inline constexpr int scratch_level = on_device ? 0 : 1;
-
 /// The score of a key that a query does not see: its exponential is 0 next to any score a query has. A
 /// constant, since device code may not call std::numeric_limits.
 template <class T>
 inline constexpr T hidden_score = std::numeric_limits<T>::lowest();
 
-/// A host team is one thread, which fills the registers itself; a GPU team shares the tiles of a block.
-template <class T>
-Policy make_policy(ExecSpace const& space, Index league, Blocks const& blocks) {
-  STRATA_REQUIRE(league <= std::numeric_limits<int>::max(), "attention has " << league << " blocks");
-  auto const bytes = Kokkos::PerTeam(static_cast<int>(blocks.elements * sizeof(T)) + 64);
-  if constexpr (on_device) {
-    return Policy(space, static_cast<int>(league), Kokkos::AUTO).set_scratch_size(scratch_level, bytes);
-  } else {
-    return Policy(space, static_cast<int>(league), 1).set_scratch_size(scratch_level, bytes);
-  }
-}
-
 /// Room for one number of the dropout stream, in elements.
 template <class T>
 inline constexpr int ids_per_lane = static_cast<int>((sizeof(std::uint64_t) + sizeof(T) - 1) / sizeof(T));
 
-/// Hands out pieces of a team's scratch memory.
+/// Scratch for numbers of the dropout stream, one per lane.
 template <class T>
-struct Scratch {
-  T* next;
-
-  KOKKOS_INLINE_FUNCTION Scratch(Member const& team, Blocks const& blocks) {
-    auto const bytes = static_cast<int>(blocks.elements * sizeof(T)) + 64;
-    constexpr int level =
-        scratch_level;  // team_scratch takes a reference, and a GPU has no address of scratch_level
-    auto* const block = static_cast<char*>(team.team_scratch(level).get_shmem(bytes));
-    next = reinterpret_cast<T*>(block + (64 - reinterpret_cast<std::uintptr_t>(block) % 64) % 64);
-  }
-  KOKKOS_INLINE_FUNCTION T* take(int elements) {
-    T* const taken = next;
-    next += elements;
-    return taken;
-  }
-  /// Numbers of the dropout stream, one per lane.
-  KOKKOS_INLINE_FUNCTION std::uint64_t* take_ids(int lanes) {
-    return reinterpret_cast<std::uint64_t*>(take(lanes * ids_per_lane<T>));
-  }
-};
-
-/// f(row, column) for every element.
-template <class F>
-KOKKOS_INLINE_FUNCTION void for_elements(Member const& team, int rows, int columns, F const& f) {
-  if constexpr (on_device) {
-    Kokkos::parallel_for(Kokkos::TeamThreadRange(team, rows * columns),
-                         [&](int const element) { f(element / columns, element % columns); });
-  } else {
-    for (int row = 0; row < rows; ++row) {
-      for (int column = 0; column < columns; ++column) f(row, column);
-    }
-  }
-}
-
-/// f(first row, first column) for every tile.
-template <class T, class F>
-KOKKOS_INLINE_FUNCTION void for_tiles(Member const& team, int rows, int columns, F const& f) {
-  if constexpr (on_device) {
-    int const across = (columns + tile_columns<T> - 1) / tile_columns<T>;
-    int const down = (rows + tile_rows - 1) / tile_rows;
-    Kokkos::parallel_for(Kokkos::TeamThreadRange(team, down * across), [&](int const tile) {
-      f(tile / across * tile_rows, tile % across * tile_columns<T>);
-    });
-  } else {
-    for (int row = 0; row < rows; row += tile_rows) {
-      for (int column = 0; column < columns; column += tile_columns<T>) f(row, column);
-    }
-  }
-}
-
-/// f(first lane, number of lanes), together all lanes: the queries of a block, which walk down its keys side
-/// by side.
-template <class F>
-KOKKOS_INLINE_FUNCTION void for_lanes(Member const& team, int lanes, F const& f) {
-  if constexpr (on_device) {
-    Kokkos::parallel_for(Kokkos::TeamThreadRange(team, lanes), [&](int const lane) { f(lane, 1); });
-  } else {
-    f(0, lanes);
-  }
-}
-
-/// to (rows, lanes) = scale * from (rows, columns) and zeros beyond column `columns`.
-template <class T>
-KOKKOS_INLINE_FUNCTION void copy_rows(Member const& team, int rows, int columns, T const* from, Index step,
-                                      T scale, int lanes, T* to) {
-  for_elements(team, rows, columns, [&](int const row, int const column) {
-    to[row * lanes + column] = scale * from[row * step + column];
-  });
-  if (columns == lanes) return;
-  for_elements(team, rows, lanes - columns,
-               [&](int const row, int const column) { to[row * lanes + columns + column] = T(0); });
-}
-
-/// to (columns, lanes) = scale * the transpose of from (rows, columns) and zeros beyond lane `rows`.
-template <class T>
-KOKKOS_INLINE_FUNCTION void copy_transposed(Member const& team, int rows, int columns, T const* from,
-                                            Index step, T scale, int lanes, T* to) {
-  if constexpr (on_device) {  // neighbouring threads read neighbouring elements
-    for_elements(team, rows, columns, [&](int const row, int const column) {
-      to[column * lanes + row] = scale * from[row * step + column];
-    });
-    for_elements(team, columns, lanes - rows,
-                 [&](int const column, int const row) { to[column * lanes + rows + row] = T(0); });
-  } else {  // neighbouring iterations write neighbouring elements
-    if (rows < lanes) {
-      for (int i = 0; i < columns * lanes; ++i) to[i] = T(0);
-    }
-    for_elements(team, columns, rows, [&](int const column, int const row) {
-      to[column * lanes + row] = scale * from[row * step + column];
-    });
-  }
+KOKKOS_INLINE_FUNCTION std::uint64_t* take_ids(Scratch<T>& scratch, int lanes) {
+  return reinterpret_cast<std::uint64_t*>(scratch.take(lanes * ids_per_lane<T>));
 }
 
 /// ids (lanes) = the dropout stream's numbers of `rows` rows from `row` on; unused lanes repeat the first.
@@ -180,9 +75,6 @@ KOKKOS_INLINE_FUNCTION void draw_four_keys(Dropout const& dropout, std::uint64_t
     keep[3 * lanes + i] = four[3];
   }
 }
-
-KOKKOS_INLINE_FUNCTION constexpr int least(int a, int b) { return a < b ? a : b; }
-KOKKOS_INLINE_FUNCTION constexpr int greatest(int a, int b) { return a > b ? a : b; }
 
 /// Where a block lies relative to the diagonal: query i of the block sees key j of the block when j <= edge +
 /// i.

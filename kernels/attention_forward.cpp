@@ -42,8 +42,8 @@ struct Forward {
     T const* const keys = key_values.data.data() + sequence * key_values.capacity * step + head * d;
     T const* const values = keys + shape.heads * d;
 
-    Scratch<T> scratch(team, blocks);
-    std::uint64_t* const ids = scratch.take_ids(lanes);
+    Scratch<T> scratch(team, blocks.elements);
+    std::uint64_t* const ids = take_ids(scratch, lanes);
     T* const keep = scratch.take(4 * lanes);
     T* const q_transposed = scratch.take(d * lanes);
     T* const sum = scratch.take(blocks.queries * width);
@@ -157,7 +157,8 @@ void attention_forward(ExecSpace const& space, AttentionShape shape, ConstMat<T>
   Kernel const kernel{shape, blocks, query_blocks, q, key_values, dropout, o, log_sum, scale};
   Kokkos::parallel_for(
       "strata::attention::forward",
-      attention::make_policy<T>(space, shape.queries.count * shape.heads * query_blocks, blocks), kernel);
+      attention::make_policy<T>(space, shape.queries.count * shape.heads * query_blocks, blocks.elements),
+      kernel);
 }
 
 template <class T>

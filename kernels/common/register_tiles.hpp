@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
-// A register of neighbouring elements, and the small matrix product that attention's blocks are made of. On
+// A register of neighbouring elements, and the small matrix product that blocks of attention and of the
+// state-space dual form are made of. On
 // the host a register is one SIMD register; on a GPU it is one element, because there the threads of a team
 // are the lanes.
 
 #include "kernels/common/types.hpp"
 
-namespace strata::kernels::attention {
+namespace strata::kernels::tiles {
 
 // Written out and not left to the vectoriser: compilers keep a tile of accumulators in registers only when
 // each of them is one variable of register type.
@@ -77,8 +78,8 @@ struct Left {
   }
 };
 
-/// c (M, N registers) from `depth` columns of a and as many rows of b. b and c are padded to whole registers,
-/// except that only `columns` columns of c may be touched.
+/// c (M, N registers) from `depth` columns of a and as many rows of b. b is padded to whole registers; of c
+/// only `columns` columns are touched.
 template <Into into, int M, int N, class T>
 KOKKOS_FORCEINLINE_FUNCTION void multiply_tile(Left<T> const a, T const* b, Index b_step, int depth, T* c,
                                                Index c_step, int columns, T const* scale) {
@@ -98,17 +99,19 @@ KOKKOS_FORCEINLINE_FUNCTION void multiply_tile(Left<T> const a, T const* b, Inde
   for (int i = 0; i < M; ++i) {
     for (int v = 0; v < N; ++v) {
       T* const to = c + i * c_step + v * width;
-      if constexpr (into == Into::add) {
-        int const remaining = columns - v * width;
-        if (remaining < width) {
-          T part[width];
-          sum[i][v].store(part);
-          for (int l = 0; l < remaining; ++l) to[l] += part[l];
-          continue;
+      int const remaining = columns - v * width;
+      if (remaining < width) {
+        T part[width];
+        sum[i][v].store(part);
+        for (int l = 0; l < remaining; ++l) {
+          if constexpr (into == Into::set) to[l] = part[l];
+          if constexpr (into == Into::add) to[l] += part[l];
+          if constexpr (into == Into::scaled) to[l] = scale[i] * to[l] + part[l];
         }
-        sum[i][v].add(Lanes<T>::load(to));
+        continue;
       }
       // Products of a block are added up before they join earlier blocks: a long sum loses less to rounding.
+      if constexpr (into == Into::add) sum[i][v].add(Lanes<T>::load(to));
       if constexpr (into == Into::scaled) sum[i][v].add_product(scale[i], Lanes<T>::load(to));
       sum[i][v].store(to);
     }
@@ -145,4 +148,4 @@ KOKKOS_INLINE_FUNCTION void multiply(Left<T> a, T const* b, Index b_step, int de
   }
 }
 
-}  // namespace strata::kernels::attention
+}  // namespace strata::kernels::tiles
