@@ -28,12 +28,42 @@ void check_probability(char const* key, std::size_t stage, double value) {
         fmt::format("block: {} of stage {} must be at least 0 and below 1; it is {}", key, stage + 1, value));
 }
 
+/// Sizes of a Mamba block. Products are compared as doubles before any is formed as integer.
+void check_mamba(ModelConfig const& config, std::size_t s) {
+  BlockConfig const& b = config.block[s];
+  bool const heads = b.block_type == BlockType::mamba2;
+  struct Size {
+    char const* key;
+    Index value;
+  };
+  for (Size const& size : {Size{"d_state", b.d_state}, Size{"d_conv", b.d_conv}, Size{"expand", b.expand},
+                           Size{"headdim", heads ? b.headdim : 1}})
+    if (size.value < 1)
+      fail(fmt::format("block: {} of stage {} must be at least 1; it is {}", size.key, s + 1, size.value));
+  check_probability("dropout", s, b.dropout);
+  double const channels = static_cast<double>(b.expand) * static_cast<double>(config.hidden_dims[s]);
+  if (channels >= 0x1p58)
+    fail(
+        fmt::format("block: expand {} times hidden_dims {} of stage {} is {:.3g} channels, more than 64 bits "
+                    "can address",
+                    b.expand, config.hidden_dims[s], s + 1, channels));
+  if (channels * static_cast<double>(b.d_state) >= 0x1p58)
+    fail(
+        fmt::format("block: {:.0f} channels (expand {} times hidden_dims {}) with d_state {} of stage {} "
+                    "make a state of more numbers than 64 bits can address",
+                    channels, b.expand, config.hidden_dims[s], b.d_state, s + 1));
+  if (heads && b.expand * config.hidden_dims[s] % b.headdim != 0)
+    fail(fmt::format(
+        "block: headdim {} of stage {} does not divide its {} channels (expand {} times hidden_dims {})",
+        b.headdim, s + 1, b.expand * config.hidden_dims[s], b.expand, config.hidden_dims[s]));
+}
+
 void check_block(ModelConfig const& config, std::size_t s) {
   BlockConfig const& b = config.block[s];
   if (b.pos_emb_type == Position::rope && config.hidden_dims[s] % 2 != 0)
     fail(fmt::format("hidden_dims of stage {} is {}; pos_emb_type rope rotates pairs and needs an even width",
                      s + 1, config.hidden_dims[s]));
-  if (b.block_type != BlockType::transformer && b.block_type != BlockType::transformer_encoder) return;
+  if (b.block_type == BlockType::mamba1 || b.block_type == BlockType::mamba2) return check_mamba(config, s);
   if (b.attn_head_dims < 1 || b.attn_num_heads < 1)
     fail(fmt::format(
         "block: attn_head_dims and attn_num_heads of stage {} must be at least 1; they are {} and {}", s + 1,

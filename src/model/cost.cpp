@@ -24,16 +24,50 @@ N embedder(ModelConfig const& c, std::size_t s) {
 }
 
 template <class N>
-N block(ModelConfig const& c, std::size_t s) {
-  BlockConfig const& b = c.block[s];
-  N const width = of<N>(c.hidden_dims[s]);
+N transformer_layer(BlockConfig const& b, N width) {
   N const inner = of<N>(b.attn_head_dims) * of<N>(b.attn_num_heads);
   N const feed = of<N>(b.ff_multiplier) * width;
   N const attention = width + 4 * width * inner;                   // norm, to_q, to_kv, to_out
   N const feed_forward = width + 2 * feed * width + feed + width;  // norm, two linear layers with biases
+  return attention + feed_forward;
+}
+
+template <class N>
+N mamba1_layer(BlockConfig const& b, Index stage_width) {
+  N const width = of<N>(stage_width), state = of<N>(b.d_state);
+  N const channels = of<N>(b.expand) * width;
+  N const rank = of<N>(BlockConfig::dt_rank(stage_width));
+  N const projections = 3 * width * channels + channels * (rank + 2 * state);     // in_proj, out_proj; x_proj
+  N const convolution = channels * (of<N>(b.d_conv) + 1);                         // with its bias
+  N const step = channels * rank + channels;                                      // dt_proj with its bias
+  return width + projections + convolution + step + channels * state + channels;  // norm, A_log, D
+}
+
+template <class N>
+N mamba2_layer(BlockConfig const& b, Index stage_width) {
+  N const width = of<N>(stage_width), state = of<N>(b.d_state);
+  N const channels = of<N>(b.expand) * width;
+  N const heads = channels / of<N>(b.headdim);
+  N const projections = width * (2 * channels + 2 * state + heads) + channels * width;  // in_proj, out_proj
+  N const convolution = (channels + 2 * state) * (of<N>(b.d_conv) + 1);                 // with its bias
+  return width + projections + convolution + 3 * heads + channels;  // norm; dt_bias, A_log, D; gated norm
+}
+
+template <class N>
+N layer(BlockConfig const& b, Index stage_width) {
+  if (b.block_type == BlockType::mamba1) return mamba1_layer<N>(b, stage_width);
+  if (b.block_type == BlockType::mamba2) return mamba2_layer<N>(b, stage_width);
+  return transformer_layer<N>(b, of<N>(stage_width));
+}
+
+template <class N>
+N block(ModelConfig const& c, std::size_t s) {
+  BlockConfig const& b = c.block[s];
+  N const width = of<N>(c.hidden_dims[s]);
   N const positions = b.pos_emb_type == Position::fixed ? of<N>(c.seq_lens[s]) * width : N(0);
-  return of<N>(c.num_layers[s]) * (attention + feed_forward) + width + width +
-         positions;  // final norm, start vector
+  N const final_norm = b.block_type == BlockType::mamba1 ? N(0) : width;
+  return of<N>(c.num_layers[s]) * layer<N>(b, c.hidden_dims[s]) + final_norm + width +  // start vector
+         positions;
 }
 
 template <class N>

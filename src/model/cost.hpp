@@ -12,7 +12,7 @@ namespace strata::model {
 struct ParameterCount {
   struct Stage {
     Index embedder = 0;    ///< table, and for all but the last stage the layers that make a patch of it
-    Index block = 0;       ///< layers, final norm, start vector, position table
+    Index block = 0;       ///< layers, final norm if any, start vector, position table
     Index projection = 0;  ///< to the next stage; 0 for the last
   };
   std::vector<Stage> stages;

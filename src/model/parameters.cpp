@@ -34,10 +34,22 @@ std::pair<double, double> uniforms(std::uint64_t seed, std::uint64_t stream, std
   return {unit(words[0], words[1]), unit(words[2], words[3])};
 }
 
-double draw(Initial const& initial, std::uint64_t seed, std::uint64_t stream, std::uint64_t i) {
-  if (initial.kind == Initial::Kind::constant) return initial.value;
-  auto const [u, v] = uniforms(seed, stream, i);
-  if (initial.kind == Initial::Kind::uniform) return initial.value * (2 * u - 1);
+/// x with log(1 + exp(x)) = step, from u in (0, 1).
+double inverse_softplus_step(double u) {
+  constexpr double smallest = 1e-3, largest = 0.1, floor = 1e-4;
+  double const step = std::max(smallest * std::exp(u * std::log(largest / smallest)), floor);
+  return step + std::log(-std::expm1(-step));
+}
+
+/// Element i of a parameter with `columns` columns.
+double draw(Initial const& initial, Index columns, std::uint64_t seed, std::uint64_t stream, Index i) {
+  using Kind = Initial::Kind;
+  if (initial.kind == Kind::constant) return initial.value;
+  if (initial.kind == Kind::log_column) return std::log(static_cast<double>(i % columns + 1));
+  auto const [u, v] = uniforms(seed, stream, static_cast<std::uint64_t>(i));
+  if (initial.kind == Kind::uniform) return initial.value * (2 * u - 1);
+  if (initial.kind == Kind::inverse_softplus_step) return inverse_softplus_step(u);
+  if (initial.kind == Kind::log_uniform_1_16) return std::log(1 + 15 * u);
   return std::sqrt(-2 * std::log(u)) * std::cos(6.283185307179586 * v);  // Box-Muller
 }
 
@@ -113,7 +125,7 @@ void ParameterStore<T>::initialise(std::uint64_t seed) {
     std::uint64_t const stream = hash(info.name);
     T* const to = host.data() + info.place.offset;
     for (Index i = 0; i < info.place.size(); ++i)
-      to[i] = static_cast<T>(draw(info.initial, seed, stream, static_cast<std::uint64_t>(i)));
+      to[i] = static_cast<T>(draw(info.initial, info.place.columns, seed, stream, i));
     if (info.initial.zero_row >= 0) {
       T* const row = to + info.initial.zero_row * info.place.columns;
       std::fill(row, row + info.place.columns, T(0));

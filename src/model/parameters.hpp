@@ -14,16 +14,28 @@ using kernels::Index;
 
 /// How a parameter starts out.
 struct Initial {
-  enum class Kind { constant, normal, uniform } kind = Kind::constant;
+  enum class Kind {
+    constant,
+    normal,
+    uniform,
+    /// Bias in front of a softplus whose value, the step, is log-uniform on [1e-3, 0.1] (never below 1e-4).
+    inverse_softplus_step,
+    log_uniform_1_16,  ///< log of a uniform number in [1, 16]: Mamba-2's A_log
+    log_column         ///< log of the column's number, counted from 1, in every row: Mamba-1's A_log
+  } kind = Kind::constant;
   double value = 0;     ///< the constant, or the bound a of the uniform distribution on [-a, a]
   Index zero_row = -1;  ///< a row set to zero afterwards (the pad token's embedding)
+
+  /// Logarithms of rates are left alone by weight decay, also where they form a matrix: it would draw every
+  /// rate to 1.
+  bool may_decay() const { return kind != Kind::log_uniform_1_16 && kind != Kind::log_column; }
 };
 
 /// When a parameter's gradient is complete: inner ones once the last inner chunk ran, i.e. before the
 /// outermost stage's backward pass starts, so that their sum over ranks hides behind it.
 enum class Ready { before_outer_backward, at_end };
 
-/// A handle: where a parameter lives. Vectors have rows = 1.
+/// A handle: where a parameter lives. Vectors have rows = 1; dimensions after the second join the columns.
 struct Parameter {
   Index offset = 0;
   Index rows = 1;
@@ -38,7 +50,8 @@ struct ParameterInfo {
   Ready ready = Ready::at_end;
   bool adjacent = false;  ///< follows the parameter declared before it without a gap
   Parameter place;
-  bool decays() const { return shape.size() > 1; }  ///< weight decay acts on matrices and tables only
+  /// Weight decay acts on matrices and tables (anything but vectors), logarithms of rates excepted.
+  bool decays() const { return shape.size() > 1 && initial.may_decay(); }
 };
 
 /// A contiguous range of the flat buffers.
