@@ -5,6 +5,9 @@
 #include <gtest/gtest.h>
 
 #include <functional>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "core/error.hpp"
 #include "model/cost.hpp"
@@ -23,6 +26,16 @@ ModelConfig small(std::size_t stages) {
   block.attn_num_heads = 3;
   c.block.assign(stages, block);
   return c;
+}
+
+BlockConfig mamba(BlockType type, Index d_state, Index d_conv, Index expand, Index headdim) {
+  BlockConfig block;
+  block.block_type = type;
+  block.d_state = d_state;
+  block.d_conv = d_conv;
+  block.expand = expand;
+  block.headdim = headdim;
+  return block;
 }
 
 TEST(ModelConfig, AcceptsOneToEightStages) {
@@ -77,6 +90,60 @@ TEST(ModelConfig, RefusesWhatCannotWorkAndSaysWhy) {
   }
 }
 
+TEST(ModelConfig, RefusesImpossibleMambaBlocksAndSaysWhy) {
+  Index const huge = Index(1) << 62;
+  struct Case {
+    std::function<void(BlockConfig&)> change;
+    char const* says;
+    bool mamba1_too;
+  };
+  std::vector<Case> const cases{
+      {[](BlockConfig& b) { b.d_state = 0; }, "block: d_state of stage 2 must be at least 1; it is 0", true},
+      {[](BlockConfig& b) { b.d_conv = 0; }, "block: d_conv of stage 2 must be at least 1; it is 0", true},
+      {[](BlockConfig& b) { b.expand = -2; }, "block: expand of stage 2 must be at least 1; it is -2", true},
+      {[](BlockConfig& b) { b.dropout = 1; }, "block: dropout of stage 2 must be at least 0 and below 1",
+       true},
+      {[](BlockConfig& b) { b.dropout = -0.1; }, "it is -0.1", true},
+      {[](BlockConfig& b) { b.headdim = 0; }, "block: headdim of stage 2 must be at least 1; it is 0", false},
+      {[](BlockConfig& b) { b.headdim = 7; },
+       "block: headdim 7 of stage 2 does not divide its 24 channels (expand 2 times hidden_dims 12)", false},
+      {[](BlockConfig& b) { b.headdim = 48; }, "headdim 48 of stage 2 does not divide its 24 channels",
+       false},
+      {[&](BlockConfig& b) { b.expand = huge; }, "block: expand 4611686018427387904 times hidden_dims 12",
+       true},
+      {[&](BlockConfig& b) { b.d_state = huge; }, "24 channels (expand 2 times hidden_dims 12) with d_state",
+       true},
+      {[&](BlockConfig& b) { b.d_conv = huge; }, "parameters, more than 64 bits", true},
+  };
+  for (BlockType const type : {BlockType::mamba1, BlockType::mamba2}) {
+    for (Case const& c : cases) {
+      ModelConfig config = small(2);
+      config.block[1] = mamba(type, 5, 4, 2, 8);
+      EXPECT_NO_THROW(config.validate());
+      c.change(config.block[1]);
+      if (type == BlockType::mamba1 && !c.mamba1_too) {
+        EXPECT_NO_THROW(config.validate()) << "headdim means nothing to mamba1";
+        continue;
+      }
+      try {
+        config.validate();
+        ADD_FAILURE() << "accepted although: " << c.says;
+      } catch (core::InputError const& error) {
+        EXPECT_NE(std::string(error.what()).find(c.says), std::string::npos) << error.what();
+      }
+    }
+  }
+}
+
+TEST(ModelConfig, MambaSizesNeedBeMultiplesOfNothing) {
+  ModelConfig c = small(2);
+  c.hidden_dims = {13, 7};
+  c.block = {mamba(BlockType::mamba1, 5, 1, 3, 0), mamba(BlockType::mamba2, 3, 3, 5, 35)};
+  EXPECT_NO_THROW(c.validate());
+  c.block[1].headdim = 1;
+  EXPECT_NO_THROW(c.validate());
+}
+
 TEST(ModelConfig, OddWidthsAreFineWithoutRotation) {
   ModelConfig c = small(2);
   c.hidden_dims = {13, 7};
@@ -87,46 +154,73 @@ TEST(ModelConfig, OddWidthsAreFineWithoutRotation) {
   EXPECT_NO_THROW(c.validate());
 }
 
-/// The published count of the package's one-stage sample: 42 layers of width 1024, 8192 fixed positions.
-TEST(ParameterCount, MatchesThePackagesSample) {
+/// A sample of the package: width 1024, byte 0 as pad, Transformers of 16 heads of width 64 with fixed
+/// positions (`t`) and Mamba-2 blocks with 128 states, 4 inputs and heads of width 64 (`s`).
+ModelConfig sample(std::string const& blocks, std::vector<Index> layers, std::vector<Index> lengths) {
   ModelConfig c;
   c.num_tokens = 256;
   c.pad_token_id = 0;
-  c.hidden_dims = {1024};
-  c.num_layers = {42};
-  c.seq_lens = {8192};
-  BlockConfig block;
-  block.attn_head_dims = 64;
-  block.attn_num_heads = 16;
-  block.pos_emb_type = Position::fixed;
-  c.block = {block};
-  EXPECT_EQ(count_parameters(c).total(), 361451776);
+  c.hidden_dims.assign(blocks.size(), 1024);
+  c.num_layers = std::move(layers);
+  c.seq_lens = std::move(lengths);
+  BlockConfig transformer;
+  transformer.attn_head_dims = 64;
+  transformer.attn_num_heads = 16;
+  transformer.pos_emb_type = Position::fixed;
+  for (char const kind : blocks)
+    c.block.push_back(kind == 't' ? transformer : mamba(BlockType::mamba2, 128, 4, 2, 64));
+  return c;
 }
 
-/// Against the breakdown of the package's three-stage sample, without its Mamba stage.
+/// The counts that the package's own five samples have.
+TEST(ParameterCount, MatchesThePackagesSamples) {
+  struct Sample {
+    char const* name;
+    ModelConfig config;
+    Index count;
+  };
+  std::vector<Sample> const samples{
+      {"pg19_30bb_360m_1d_t", sample("t", {42}, {8192}), 361451776},
+      {"pg19_30bb_360m_2d_ss", sample("ss", {28, 24}, {1024, 8}), 360850560},
+      {"pg19_30bb_360m_2d_st", sample("st", {25, 21}, {1024, 8}), 358898528},
+      {"pg19_200bb_360m_3d_stt", sample("stt", {9, 8, 8}, {8192, 16, 8}), 362870112},
+      {"clevr_7mi_360m_1d_s_ft", sample("s", {54}, {8192}), 356983616}};
+  for (Sample const& s : samples) {
+    EXPECT_NO_THROW(s.config.validate()) << s.name;
+    EXPECT_EQ(count_parameters(s.config).total(), s.count) << s.name;
+    EXPECT_DOUBLE_EQ(approximate_parameter_count(s.config), static_cast<double>(s.count)) << s.name;
+  }
+}
+
+/// Against the breakdown of the package's three-stage sample.
 TEST(ParameterCount, MatchesThePackagesThreeStageParts) {
-  ModelConfig c;
-  c.num_tokens = 256;
-  c.pad_token_id = 0;
-  c.hidden_dims = {1024, 1024, 1024};
-  c.num_layers = {9, 8, 8};
-  c.seq_lens = {8192, 16, 8};
-  BlockConfig block;
-  block.attn_head_dims = 64;
-  block.attn_num_heads = 16;
-  c.block = {block, block, block};
-  c.block[1].pos_emb_type = c.block[2].pos_emb_type = Position::fixed;
-  ParameterCount const count = count_parameters(c);
+  ParameterCount const count = count_parameters(sample("stt", {9, 8, 8}, {8192, 16, 8}));
   EXPECT_EQ(count.stages[0].embedder, 134745088);
   EXPECT_EQ(count.stages[1].embedder, 8670208);
   EXPECT_EQ(count.stages[2].embedder, 262144);
   EXPECT_EQ(count.stages[0].projection, 16793600);
   EXPECT_EQ(count.stages[1].projection, 8396800);
   EXPECT_EQ(count.stages[2].projection, 0);
+  EXPECT_EQ(count.stages[0].block, 59410528 + 1024) << "with the start vector";
   EXPECT_EQ(count.stages[1].block, 67150848 + 16 * 1024 + 1024);
   EXPECT_EQ(count.stages[2].block, 67150848 + 8 * 1024 + 1024);
   EXPECT_EQ(count.head, 262400);
-  EXPECT_DOUBLE_EQ(approximate_parameter_count(c), static_cast<double>(count.total()));
+}
+
+/// The arrays of one layer added up, sizes all different: R = 2, E = 51, N = 5, W = 3.
+TEST(ParameterCount, AddsUpTheArraysOfAMamba1Layer) {
+  ModelConfig c = small(1);
+  c.hidden_dims = {17};
+  c.num_layers = {2};
+  c.block = {mamba(BlockType::mamba1, 5, 3, 3, 0)};
+  Index const layer = 17               // norm
+                      + 102 * 17       // in_proj
+                      + 51 * 3 + 51    // conv1d
+                      + (2 + 10) * 51  // x_proj
+                      + 51 * 2 + 51    // dt_proj
+                      + 51 * 5 + 51    // A_log, D
+                      + 17 * 51;       // out_proj
+  EXPECT_EQ(count_parameters(c).stages[0].block, 2 * layer + 17) << "no final norm; the start vector";
 }
 
 /// Against what a model of that configuration really declares.
@@ -142,6 +236,15 @@ TEST(ParameterCount, EqualsTheStoresCount) {
     }
     Hierarchy<double> const model(c, {}, false);
     EXPECT_EQ(count_parameters(c).total(), model.parameters().count()) << stages << " stages";
+  }
+  for (auto const& [first, second] :
+       {std::pair(BlockType::mamba1, BlockType::mamba2), std::pair(BlockType::mamba2, BlockType::mamba1)}) {
+    ModelConfig c = small(2);
+    c.hidden_dims = {34, 12};
+    c.block = {mamba(first, 5, 3, 2, 4), mamba(second, 7, 4, 3, 6)};
+    c.block[1].pos_emb_type = Position::fixed;
+    Hierarchy<double> const model(c, {}, false);
+    EXPECT_EQ(count_parameters(c).total(), model.parameters().count());
   }
 }
 

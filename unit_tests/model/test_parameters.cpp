@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <map>
 
@@ -136,6 +137,89 @@ TEST(Parameters, StartWithinTheirBounds) {
   }
 }
 
+double softplus(double x) { return std::log1p(std::exp(x)); }
+
+/// Steps are log-uniform, so equally many lie in equal ratios.
+TEST(Parameters, StepBiasesAreInversesOfTheirSteps) {
+  ParameterStore<double> store;
+  std::size_t const p =
+      store.declare("dt_bias", {20000}, {Initial::Kind::inverse_softplus_step}, Ready::at_end);
+  store.allocate(false);
+  store.initialise(5);
+  std::array<double, 4> quarters{};
+  double smallest = 1, largest = 0;
+  for (double const bias : values(store, p)) {
+    double const step = softplus(bias);
+    smallest = std::min(smallest, step);
+    largest = std::max(largest, step);
+    double const place = std::log(step / 1e-3) / std::log(100.0);
+    ++quarters[static_cast<std::size_t>(std::clamp(place * 4, 0.0, 3.0))];
+  }
+  EXPECT_GE(smallest, 1e-3 * (1 - 1e-12));
+  EXPECT_LE(largest, 0.1 * (1 + 1e-12));
+  EXPECT_LE(smallest, 1e-3 * std::pow(100.0, 1e-3)) << "the chance to fail is exp(-20)";
+  EXPECT_GE(largest, 0.1 * std::pow(100.0, -1e-3));
+  for (double const n : quarters) EXPECT_NEAR(n, 5000, 4 * std::sqrt(20000 * 0.25 * 0.75));
+}
+
+TEST(Parameters, Mamba2RatesAreUniformBetween1And16) {
+  ParameterStore<double> store;
+  std::size_t const p = store.declare("A_log", {20000}, {Initial::Kind::log_uniform_1_16}, Ready::at_end);
+  store.allocate(false);
+  store.initialise(5);
+  std::array<double, 5> fifths{};
+  double smallest = 100, largest = 0;
+  for (double const a_log : values(store, p)) {
+    double const rate = std::exp(a_log);
+    smallest = std::min(smallest, rate);
+    largest = std::max(largest, rate);
+    ++fifths[static_cast<std::size_t>(std::clamp((rate - 1) / 3, 0.0, 4.0))];
+  }
+  EXPECT_GE(smallest, 1);
+  EXPECT_LE(largest, 16 * (1 + 1e-12));
+  EXPECT_LE(smallest, 1 + 15e-3) << "the chance to fail is exp(-20)";
+  EXPECT_GE(largest, 16 - 15e-3);
+  for (double const n : fifths) EXPECT_NEAR(n, 4000, 4 * std::sqrt(20000 * 0.2 * 0.8));
+}
+
+TEST(Parameters, Mamba1RatesCountTheColumns) {
+  ParameterStore<float> store;
+  std::size_t const p = store.declare("A_log", {3, 5}, {Initial::Kind::log_column}, Ready::at_end);
+  store.allocate(false);
+  for (std::uint64_t const seed : {1, 2}) {
+    store.initialise(seed);
+    std::vector<float> const v = values(store, p);
+    for (std::size_t i = 0; i < v.size(); ++i)
+      EXPECT_EQ(v[i], static_cast<float>(std::log(static_cast<double>(i % 5 + 1)))) << i;
+  }
+}
+
+/// The parameters of a state-space layer: which of them decay, and in how many rows and columns they lie.
+TEST(Parameters, RatesDoNotDecay) {
+  ParameterStore<float> store;
+  std::size_t const matrix = store.declare("A_log", {6, 5}, {Initial::Kind::log_column}, Ready::at_end);
+  std::size_t const conv =
+      store.declare("conv1d.weight", {6, 1, 4}, {Initial::Kind::uniform, 0.5}, Ready::at_end);
+  std::size_t const vector = store.declare("2.A_log", {6}, {Initial::Kind::log_uniform_1_16}, Ready::at_end);
+  std::size_t const bias =
+      store.declare("dt_bias", {6}, {Initial::Kind::inverse_softplus_step}, Ready::at_end);
+  store.allocate(false);
+  EXPECT_TRUE(store.all()[conv].decays());
+  for (std::size_t const p : {matrix, vector, bias})
+    EXPECT_FALSE(store.all()[p].decays()) << store.all()[p].name;
+  EXPECT_EQ(store.value(conv).extent(0), 6U);
+  EXPECT_EQ(store.value(conv).extent(1), 4U);
+  for (ParameterInfo const& info : store.all()) {
+    bool found = false;
+    for (auto const& r : store.decay_ranges())
+      if (info.place.offset >= r.range.begin && info.place.offset + info.place.size() <= r.range.end) {
+        EXPECT_EQ(r.decays, info.decays()) << info.name;
+        found = true;
+      }
+    EXPECT_TRUE(found) << info.name;
+  }
+}
+
 TEST(Parameters, PadRowFollowsThePadId) {
   for (Index const pad : {Index(0), Index(7), Index(255)}) {
     ModelConfig c = two_stages();
@@ -152,11 +236,12 @@ TEST(Parameters, PadRowFollowsThePadId) {
 }
 
 TEST(Parameters, DependOnSeedAndNameOnly) {
-  Initial const uniform{Initial::Kind::uniform, 0.5};
-  auto const make = [&](std::vector<std::string> const& names, std::uint64_t seed) {
+  using Kind = Initial::Kind;
+  auto const make = [&](std::vector<std::string> const& names, std::uint64_t seed,
+                        Kind kind = Kind::uniform) {
     ParameterStore<double> store;
     for (std::string const& name : names)
-      store.declare(name, {4, 9}, uniform, name == "b" ? Ready::at_end : Ready::before_outer_backward);
+      store.declare(name, {4, 9}, {kind, 0.5}, name == "b" ? Ready::at_end : Ready::before_outer_backward);
     store.allocate(false);
     store.initialise(seed);
     std::map<std::string, std::vector<double>> result;
@@ -169,6 +254,12 @@ TEST(Parameters, DependOnSeedAndNameOnly) {
   EXPECT_NE(make({"a", "b", "c"}, 6), first);
   EXPECT_NE(make({"a", "b", "c"}, 5 + (std::uint64_t(1) << 32)), first);
   EXPECT_NE(first.at("a"), first.at("b"));
+  for (Kind const kind : {Kind::inverse_softplus_step, Kind::log_uniform_1_16}) {
+    auto const drawn = make({"a", "b"}, 5, kind);
+    EXPECT_EQ(make({"b", "a"}, 5, kind), drawn);
+    EXPECT_NE(make({"a", "b"}, 6, kind), drawn);
+    EXPECT_NE(drawn.at("a"), drawn.at("b"));
+  }
 }
 
 TEST(Parameters, LieInOrderAndSideBySide) {
