@@ -59,7 +59,10 @@ std::vector<std::string> const& all_keys() {
         resume("resume.");
     visit_root(root);
     visit_params(params, deck);
+    visit_any_block(layers, block);
     visit_transformer(layers, block);
+    block.block_type = BlockType::mamba2;
+    visit_mamba(layers, block);
     visit_train(train, deck.train);
     visit_io(io, deck.io);
     visit_resume(resume, file);
@@ -70,44 +73,47 @@ std::vector<std::string> const& all_keys() {
   return keys;
 }
 
-/// Mamba blocks: their keys are checked, then they are refused.
-[[noreturn]] void read_mamba(Section& section, BlockConfig& block, std::string const& stage) {
-  MambaKeys keys;
-  visit_mamba(section, block, keys);
-  section.finish();
-  throw InputError(
-      fmt::format("{}: Mamba blocks are not part of this build yet, and {} has one; use a transformer block",
-                  section.document().name(), stage));
+/// A key of the other family of blocks is not a misspelt one: the message says whose it is.
+void refuse_keys_of_other_blocks(Section& section, BlockConfig const& block) {
+  KeyNames other("");
+  BlockConfig any;
+  any.block_type = BlockType::mamba2;
+  bool const mamba = is_mamba(block.block_type);
+  if (mamba) {
+    visit_transformer(other, any);
+  } else {
+    visit_mamba(other, any);
+  }
+  for (std::string const& key : other.names)
+    if (auto const at = section.find(key))
+      section.document().fail(section.path(key), *at,
+                              fmt::format("is a key of {} blocks, but this is a {} block; remove the key, or "
+                                          "state another block_type",
+                                          mamba ? "Transformer" : "Mamba", mamba ? "Mamba" : "Transformer"));
 }
 
-/// `stage` names the block in messages ("stage 1", "every stage"). Sets `guessed` when no block_type is
-/// given.
+/// Sets `guessed` when no block_type is given and the keys leave a choice.
 BlockConfig read_block(YamlDocument& document, YAML::Node const& node, std::string const& path,
-                       std::string const& stage, bool& guessed) {
+                       bool& guessed) {
   Section section(document, node, path, all_keys());
-  auto const type = section.find("block_type");
   BlockConfig block;
-  bool mamba = false;
-  if (type) {
-    std::string const word = type->IsScalar() ? type->Scalar() : "";
-    if (word == "transformerEncoder") {
-      block.block_type = BlockType::transformer_encoder;
-    } else if (word == "mamba" || word == "mamba1" || word == "mamba2") {
-      mamba = true;
-    } else if (word != "transformer") {
-      document.fail(section.path("block_type"), *type,
-                    "must be one of transformer, transformerEncoder, mamba1, mamba2; it is " + shown(*type));
-    }
+  auto const type = section.find("block_type");
+  bool const has_mamba_keys =
+      section.has("d_state") || section.has("d_conv") || section.has("expand") || section.has("headdim");
+  if (type ? type->IsScalar() && type->Scalar() == "mamba" : has_mamba_keys) {
+    block.block_type = BlockType::mamba2;
+  } else if (type) {
+    section.choice("block_type", block.block_type, true, block_types(), "");
   } else {
-    mamba =
-        section.has("d_state") || section.has("d_conv") || section.has("expand") || section.has("headdim");
-    guessed = guessed || !mamba;
+    guessed = true;
   }
-  if (mamba) {
-    block.block_type = type && type->Scalar() == "mamba1" ? BlockType::mamba1 : BlockType::mamba2;
-    read_mamba(section, block, stage);
+  refuse_keys_of_other_blocks(section, block);
+  visit_block(section, block);
+  if (block.block_type == BlockType::mamba1) {
+    double dropout = 0;
+    section.optional("dropout", dropout, at_least_below(0, 1), "");
+    if (dropout != 0) section.ignored("dropout", "a mamba1 block has no dropout");
   }
-  visit_transformer(section, block);
   section.finish();
   return block;
 }
@@ -126,11 +132,9 @@ void read_blocks(Section& params, ModelConfig& config) {
           fmt::format("lists {} blocks, but hidden_dims has {} stages; give one block for each stage",
                       node->size(), stages));
     for (std::size_t s = 0; s < stages; ++s)
-      config.block.push_back(read_block(document, (*node)[s], fmt::format("{}.{}", path, s),
-                                        fmt::format("stage {}", s + 1), guessed));
+      config.block.push_back(read_block(document, (*node)[s], fmt::format("{}.{}", path, s), guessed));
   } else {
-    config.block.assign(stages,
-                        read_block(document, *node, path, stages == 1 ? "stage 1" : "every stage", guessed));
+    config.block.assign(stages, read_block(document, *node, path, guessed));
   }
   if (guessed)
     document.warn(path,
@@ -310,7 +314,7 @@ PackageModel parse_package_model(std::string_view yaml, std::string const& name)
 BlockConfig parse_block(std::string_view yaml, std::string const& name) {
   YamlDocument document = bare(yaml, name);
   bool guessed = false;
-  return read_block(document, document.root(), "block", "this stage", guessed);
+  return read_block(document, document.root(), "block", guessed);
 }
 
 StageBlock parse_stage_block(std::string_view yaml, std::string const& name) {
@@ -324,7 +328,7 @@ StageBlock parse_stage_block(std::string_view yaml, std::string const& name) {
   bool guessed = false;
   auto const node = section.find("block");
   if (!node) document.fail("block", document.root(), "is missing; it has no default");
-  stage.block = read_block(document, *node, "block", "this stage", guessed);
+  stage.block = read_block(document, *node, "block", guessed);
   return stage;
 }
 

@@ -11,11 +11,9 @@
 
 namespace strata::train {
 
-/// What a Mamba block needs to know.
-struct MambaKeys {
-  Index d_state = 0, d_conv = 0, expand = 0, headdim = 0;
-  double dropout = 0;
-};
+inline bool is_mamba(model::BlockType type) {
+  return type == model::BlockType::mamba1 || type == model::BlockType::mamba2;
+}
 
 inline std::vector<Choice<TrainConfig::Strategy>> strategies() {
   return {{"batch", TrainConfig::Strategy::batch}, {"sequence", TrainConfig::Strategy::sequence}};
@@ -23,6 +21,13 @@ inline std::vector<Choice<TrainConfig::Strategy>> strategies() {
 inline std::vector<Choice<model::Position>> positions() {
   return {
       {"null", model::Position::none}, {"fixed", model::Position::fixed}, {"rope", model::Position::rope}};
+}
+inline std::vector<Choice<model::BlockType>> block_types() {
+  using model::BlockType;
+  return {{"transformer", BlockType::transformer},
+          {"transformerEncoder", BlockType::transformer_encoder},
+          {"mamba1", BlockType::mamba1},
+          {"mamba2", BlockType::mamba2}};
 }
 inline std::vector<Choice<model::Head>> heads() {
   return {{"complete", model::Head::complete}, {"reference", model::Head::reference}};
@@ -68,12 +73,18 @@ void visit_params(Visitor& v, Deck& deck) {
             "masked models are not trained by this program; put the keys of mblm_config into params");
 }
 
+/// What blocks of every type have.
 template <class Visitor>
-void visit_transformer(Visitor& v, model::BlockConfig& b) {
+void visit_any_block(Visitor& v, model::BlockConfig& b) {
   v.nested("block_type", "transformer, transformerEncoder, mamba1 or mamba2",
-           "transformer; mamba2 where d_state is given", "Kind of layer.");
+           "transformer; mamba2 where d_state is given", "Kind of layer. `mamba` stands for mamba2.");
   v.choice("pos_emb_type", b.pos_emb_type, false, positions(),
            "Positions of this stage: `fixed` adds a learned table, `rope` rotates the embeddings.");
+}
+
+/// Of transformer and transformerEncoder only.
+template <class Visitor>
+void visit_transformer(Visitor& v, model::BlockConfig& b) {
   v.required("attn_head_dims", b.attn_head_dims, at_least(1, 65536), "Width of an attention head.");
   v.required("attn_num_heads", b.attn_num_heads, at_least(1, 65536), "Number of attention heads.");
   v.required("attn_use_rot_embs", b.attn_use_rot_embs, any(),
@@ -87,15 +98,34 @@ void visit_transformer(Visitor& v, model::BlockConfig& b) {
   v.ignored("use_flash_attn", "attention is always computed block by block, without a matrix of scores");
 }
 
+/// Of mamba1 and mamba2 only.
 template <class Visitor>
-void visit_mamba(Visitor& v, model::BlockConfig& b, MambaKeys& m) {
-  v.nested("block_type", "", "", "");
-  v.choice("pos_emb_type", b.pos_emb_type, false, positions(), "");
-  v.required("d_state", m.d_state, at_least(1, 65536), "State size of a channel or head.");
-  v.required("d_conv", m.d_conv, at_least(1, 64), "Length of the causal convolution.");
-  v.required("expand", m.expand, at_least(1, 1024), "Inner width over the stage's width.");
-  v.required("headdim", m.headdim, at_least(1, 65536), "Width of a head (mamba2 only; always given).");
-  v.optional("dropout", m.dropout, at_least_below(0, 1), "Dropout in training (mamba2 only).");
+void visit_mamba(Visitor& v, model::BlockConfig& b) {
+  v.required(
+      "d_state", b.d_state, at_least(1, 65536),
+      "Numbers of state per channel. Parameters and time grow with it, the memory of training hardly.");
+  v.required("d_conv", b.d_conv, at_least(1, 64), "Inputs that the causal convolution sees.");
+  v.required("expand", b.expand, at_least(1, 1024), "Channels inside a layer over the stage's width.");
+  if (b.block_type == model::BlockType::mamba1) {
+    v.ignored("headdim", "a mamba1 block has no heads");
+    return;
+  }
+  v.required(
+      "headdim", b.headdim, at_least(1, 65536),
+      "Channels of a head; divides `expand` times the width. mamba1 has no heads and needs no headdim.");
+  v.optional("dropout", b.dropout, at_least_below(0, 1),
+             "Dropout of the last layer's output in training. Without effect in mamba1.");
+}
+
+/// All keys of a block of its type.
+template <class Visitor>
+void visit_block(Visitor& v, model::BlockConfig& b) {
+  visit_any_block(v, b);
+  if (is_mamba(b.block_type)) {
+    visit_mamba(v, b);
+  } else {
+    visit_transformer(v, b);
+  }
 }
 
 template <class Visitor>

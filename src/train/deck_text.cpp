@@ -107,9 +107,13 @@ class Reference {
   std::string& out_;
 };
 
+void table_head(std::string& out, std::string const& remark) {
+  out += fmt::format("\n{}\n\n| key | value | default | meaning |\n| --- | --- | --- | --- |\n", remark);
+}
+
 void heading(std::string& out, std::string const& section, std::string const& remark) {
-  out += fmt::format("\n### `{}`\n\n{}\n\n| key | value | default | meaning |\n| --- | --- | --- | --- |\n",
-                     section, remark);
+  out += fmt::format("\n### `{}`\n", section);
+  table_head(out, remark);
 }
 
 }  // namespace
@@ -121,10 +125,9 @@ std::string Deck::text() const {
   visit_params(section, copy);
   out += "  block:\n";
   for (model::BlockConfig& block : copy.params.block) {
-    bool const encoder = block.block_type == model::BlockType::transformer_encoder;
-    out += fmt::format("    - block_type: {}\n", encoder ? "transformerEncoder" : "transformer");
+    out += fmt::format("    - block_type: {}\n", name_of(block.block_type, block_types()));
     Writer writer(out, "      ");
-    visit_transformer(writer, block);
+    visit_block(writer, block);
   }
   out += "train:\n";
   visit_train(section, copy.train);
@@ -149,8 +152,13 @@ std::string key_reference() {
   visit_root(table);
   heading(out, "params", "The model.");
   visit_params(table, deck);
-  heading(out, "params.block", "One kind of layer per stage. Keys of Transformer layers:");
+  heading(out, "params.block", "One kind of layer per stage. Keys of all layers:");
+  visit_any_block(table, block);
+  table_head(out, "Keys of Transformer layers (transformer, transformerEncoder):");
   visit_transformer(table, block);
+  table_head(out, "Keys of Mamba layers (mamba1, mamba2):");
+  block.block_type = model::BlockType::mamba2;
+  visit_mamba(table, block);
   heading(out, "train", "Optimiser, budget and batches.");
   visit_train(table, deck.train);
   heading(out, "io", "Files and cadence.");

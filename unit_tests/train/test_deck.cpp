@@ -10,6 +10,19 @@
 namespace strata::train {
 namespace {
 
+std::string const two_blocks = replaced(minimal, R"(  block:
+    block_type: transformer
+    attn_head_dims: 8
+    attn_num_heads: 2
+    attn_use_rot_embs: true
+)",
+                                        R"(  block:
+    - &t {block_type: transformer, attn_head_dims: 8, attn_num_heads: 2, attn_use_rot_embs: true}
+    - *t
+)");
+
+std::string const mamba2 = "{d_state: 128, d_conv: 4, expand: 2, headdim: 8}";
+
 TEST(Deck, FillsInDefaults) {
   Deck const deck = parse_deck(minimal, "deck.yaml");
   EXPECT_EQ(deck.params.num_tokens, 257);
@@ -61,7 +74,8 @@ TEST(Deck, TextReadsBackToTheSameDeck) {
 }
 
 TEST(Deck, TextNamesEveryKeyThatHasAMeaning) {
-  std::string const text = parse_deck(minimal, "deck.yaml", {"resume.checkpoint_file=a.h5"}).text();
+  std::string const text =
+      parse_deck(two_blocks, "deck.yaml", {"resume.checkpoint_file=a.h5", "params.block.1=" + mamba2}).text();
   std::string const reference = key_reference();
   std::istringstream lines(reference);
   int rows = 0;
@@ -224,17 +238,6 @@ TEST(Deck, MaxEvalStepsZeroMeansNull) {
   EXPECT_EQ(parse_deck(minimal, "d", {"train.max_eval_steps=5"}).train.max_eval_steps, 5);
 }
 
-std::string const two_blocks = replaced(minimal, R"(  block:
-    block_type: transformer
-    attn_head_dims: 8
-    attn_num_heads: 2
-    attn_use_rot_embs: true
-)",
-                                        R"(  block:
-    - &t {block_type: transformer, attn_head_dims: 8, attn_num_heads: 2, attn_use_rot_embs: true}
-    - *t
-)");
-
 TEST(Deck, OneBlockPerStage) {
   Deck const deck = parse_deck(two_blocks, "d", {"params.block.0.attn_num_heads=4"});
   EXPECT_EQ(deck.params.block[0].attn_num_heads, 4);
@@ -254,25 +257,101 @@ TEST(Deck, MissingBlockTypeIsATransformerWithAWarning) {
   EXPECT_TRUE(says(deck.warnings[0], {"deck.yaml", "params.block", "transformerEncoder"}));
 }
 
-TEST(Deck, MambaBlocksAreReadThenRefusedWithTheirStage) {
-  std::string const mamba = "{d_state: 128, d_conv: 4, expand: 2, headdim: 64}";
-  EXPECT_TRUE(says(refusal(two_blocks, {"params.block.0=" + mamba}),
-                   {"Mamba blocks are not part of this build yet", "stage 1"}));
-  EXPECT_TRUE(says(refusal(two_blocks, {"params.block.1=" + mamba}),
-                   {"Mamba blocks are not part of this build yet", "stage 2"}));
-  EXPECT_TRUE(says(refusal(minimal, {"params.block=" + mamba}),
-                   {"Mamba blocks are not part of this build yet", "every stage"}));
-  EXPECT_TRUE(says(
-      refusal(
-          minimal,
-          {"params.block={block_type: mamba1, d_state: 16, d_conv: 4, expand: 2, headdim: 8, dropout: 0.1}"}),
-      {"Mamba blocks are not part"}));
-  EXPECT_TRUE(says(refusal(minimal, {"params.block={d_state: 128, d_conv: 4, expand: 2, headdims: 64}"}),
-                   {"params.block.headdims", "params.block.headdim"}));
-  EXPECT_TRUE(says(refusal(minimal, {"params.block={d_state: -1, d_conv: 4, expand: 2, headdim: 64}"}),
-                   {"params.block.d_state", "-1"}));
-  EXPECT_TRUE(says(refusal(minimal, {"params.block={d_state: 1, d_conv: 4, expand: 2}"}),
-                   {"params.block.headdim is missing"}));
+TEST(Deck, MambaBlocksAreRead) {
+  Deck const deck = parse_deck(two_blocks, "d", {"params.block.0=" + mamba2});
+  EXPECT_TRUE(deck.warnings.empty()) << deck.warnings.front();
+  model::BlockConfig const& block = deck.params.block[0];
+  EXPECT_EQ(block.block_type, model::BlockType::mamba2) << "no block_type, but d_state";
+  EXPECT_EQ(block.d_state, 128);
+  EXPECT_EQ(block.d_conv, 4);
+  EXPECT_EQ(block.expand, 2);
+  EXPECT_EQ(block.headdim, 8);
+  EXPECT_EQ(block.dropout, 0);
+  EXPECT_EQ(block.pos_emb_type, model::Position::none);
+  EXPECT_EQ(deck.params.block[1].block_type, model::BlockType::transformer);
+  for (auto const& [word, type] :
+       {std::pair("mamba", model::BlockType::mamba2), std::pair("mamba2", model::BlockType::mamba2),
+        std::pair("mamba1", model::BlockType::mamba1)}) {
+    Deck const named = parse_deck(minimal, "d",
+                                  {"params.block={block_type: " + std::string(word) +
+                                   ", d_state: 3, d_conv: 1, expand: 3, headdim: 16, pos_emb_type: fixed}"});
+    for (model::BlockConfig const& b : named.params.block) {
+      EXPECT_EQ(b.block_type, type) << word;
+      EXPECT_EQ(b.d_state, 3);
+      EXPECT_EQ(b.pos_emb_type, model::Position::fixed);
+    }
+  }
+}
+
+TEST(Deck, MambaBlocksAreWrittenOut) {
+  Deck const deck = parse_deck(two_blocks, "d",
+                               {"params.block.0={block_type: mamba2, d_state: 12, d_conv: 3, expand: 3, "
+                                "headdim: 24, dropout: 0.25, pos_emb_type: rope}",
+                                "params.block.1={block_type: mamba1, d_state: 5, d_conv: 4, expand: 2}"});
+  EXPECT_TRUE(deck.warnings.empty()) << deck.warnings.front();
+  Deck const again = parse_deck(deck.text(), "text");
+  EXPECT_EQ(again.text(), deck.text());
+  EXPECT_TRUE(again.warnings.empty()) << again.warnings.front();
+  EXPECT_EQ(again.params.block[0].block_type, model::BlockType::mamba2);
+  EXPECT_EQ(again.params.block[0].headdim, 24);
+  EXPECT_EQ(again.params.block[0].dropout, 0.25);
+  EXPECT_EQ(again.params.block[1].block_type, model::BlockType::mamba1);
+  EXPECT_EQ(again.params.block[1].d_state, 5);
+}
+
+TEST(Deck, Mamba1HasNeitherHeadsNorDropout) {
+  auto const read = [](std::string const& more) {
+    return parse_deck(minimal, "deck.yaml",
+                      {"params.block={block_type: mamba1, d_state: 16, d_conv: 4, expand: 2" + more + "}"});
+  };
+  EXPECT_TRUE(read("").warnings.empty());
+  EXPECT_TRUE(read(", dropout: 0").warnings.empty());
+  Deck const deck = read(", headdim: 7, dropout: 0.1");
+  EXPECT_EQ(deck.warnings.size(), 2U);
+  EXPECT_TRUE(
+      warned(deck, "deck.yaml: params.block.headdim has no meaning here: a mamba1 block has no heads"));
+  EXPECT_TRUE(warned(deck, "params.block.dropout has no meaning here: a mamba1 block has no dropout"));
+  EXPECT_EQ(deck.params.block[0].dropout, 0);
+  EXPECT_TRUE(parse_deck(deck.text(), "text").warnings.empty());
+  EXPECT_TRUE(says(refusal(minimal, {"params.block={block_type: mamba1, d_state: 16, d_conv: 4, expand: 2, "
+                                     "dropout: 1}"}),
+                   {"params.block.dropout must be at least 0 and below 1; it is 1"}));
+}
+
+TEST(Deck, ImpossibleMambaBlocksAreRefusedWithTheNumbers) {
+  struct Case {
+    char const* block;
+    std::vector<std::string> parts;
+  };
+  std::vector<Case> const cases{
+      {"{d_state: 128, d_conv: 4, expand: 2, headdims: 64}",
+       {"params.block.headdims is not a known key; the nearest known key is params.block.headdim"}},
+      {"{d_stat: 128, d_conv: 4, expand: 2, headdim: 64}",
+       {"params.block.d_stat is not a known key; the nearest known key is params.block.d_state"}},
+      {"{d_state: -1, d_conv: 4, expand: 2, headdim: 64}", {"params.block.d_state must be at least 1", "-1"}},
+      {"{d_state: 1, d_conv: 0, expand: 2, headdim: 64}",
+       {"params.block.d_conv must be at least 1", "it is 0"}},
+      {"{d_state: 1, d_conv: 4, expand: 0, headdim: 64}",
+       {"params.block.expand must be at least 1", "it is 0"}},
+      {"{d_state: 1, d_conv: 4, expand: 2, headdim: 0}",
+       {"params.block.headdim must be at least 1", "it is 0"}},
+      {"{d_state: 1, d_conv: 4, expand: 2}", {"params.block.headdim is missing"}},
+      {"{block_type: mamba1, d_conv: 4, expand: 2}", {"params.block.d_state is missing"}},
+      {"{block_type: mamba3, d_state: 1, d_conv: 4, expand: 2}",
+       {"params.block.block_type must be one of transformer, transformerEncoder, mamba1, mamba2",
+        "'mamba3'"}},
+      {"{d_state: 1, d_conv: 4, expand: 2, headdim: 24}",
+       {"params.block: headdim 24 of stage 1 does not divide its 64 channels (expand 2 times hidden_dims "
+        "32)"}},
+      {"{d_state: 1, d_conv: 4, expand: 2, headdim: 64}", {"headdim 64 of stage 2", "32 channels"}},
+      {"{d_state: 1, d_conv: 4, expand: 2, headdim: 8, dropout: 1}", {"params.block.dropout", "below 1"}},
+      {"{block_type: transformer, attn_head_dims: 8, attn_num_heads: 2, attn_use_rot_embs: true, d_state: 4}",
+       {"params.block.d_state is a key of Mamba blocks, but this is a Transformer block"}},
+      {"{attn_num_heads: 2, d_state: 1, d_conv: 4, expand: 2, headdim: 8}",
+       {"params.block.attn_num_heads is a key of Transformer blocks, but this is a Mamba block"}},
+  };
+  for (Case const& c : cases)
+    EXPECT_TRUE(says(refusal(minimal, {std::string("params.block=") + c.block}), c.parts)) << c.block;
 }
 
 TEST(Deck, KeysWithoutMeaningAreAcceptedWithAReason) {

@@ -8,6 +8,7 @@
 #include <sstream>
 
 #include "deck_support.hpp"
+#include "model/cost.hpp"
 
 namespace strata::train {
 namespace {
@@ -150,26 +151,57 @@ TEST(PackageSamples, OneStageTransformerLoadsUnchanged) {
   }
 }
 
-TEST(PackageSamples, MambaOnesLoadOnceTheirMambaBlocksAreReplaced) {
-  std::string const two =
-      "  input_seq_len: 8192\n  hidden_dims: [1024, 1024]\n  seq_lens: [1024, 8]\n  num_layers: [25, 21]\n"
-      "  train_checkpoint_chunks: null\n  block:\n";
-  std::string const st = sample(two + listed(mamba) + listed(fixed_transformer), "30e9", "6", "8");
-  EXPECT_TRUE(says(refusal(st), {"Mamba blocks", "stage 1"}));
-  EXPECT_TRUE(says(refusal(sample(two + mamba, "30e9", "6", "8")), {"Mamba blocks", "every stage"}));
-  std::string const block = "{attn_head_dims: 64, attn_num_heads: 16, attn_use_rot_embs: true}";
-  EXPECT_EQ(parse_deck(st, "st", {"params.block.0=" + block}).params.block.size(), 2U);
+TEST(PackageSamples, MambaOnesLoadUnchanged) {
+  auto const is_mamba2 = [](model::BlockConfig const& block) {
+    return block.block_type == model::BlockType::mamba2 && block.d_state == 128 && block.d_conv == 4 &&
+           block.expand == 2 && block.headdim == 64 && block.pos_emb_type == model::Position::none;
+  };
+  auto const two = [](std::string const& layers) {
+    return "  input_seq_len: 8192\n  hidden_dims: [1024, 1024]\n  seq_lens: [1024, 8]\n  num_layers: " +
+           layers + "\n  train_checkpoint_chunks: null\n  block:\n";
+  };
+  Deck const ss = parse_deck(sample(two("[28, 24]") + mamba, "30e9", "6", "8"), "pg19_30bb_360m_2d_ss.yaml");
+  ASSERT_EQ(ss.params.block.size(), 2U);
+  for (model::BlockConfig const& block : ss.params.block) EXPECT_TRUE(is_mamba2(block));
+  EXPECT_FALSE(warned(ss, "block_type"));
+  EXPECT_EQ(model::count_parameters(ss.params).total(), 360850560);
+
+  Deck const st =
+      parse_deck(sample(two("[25, 21]") + listed(mamba) + listed(fixed_transformer), "30e9", "6", "8"),
+                 "pg19_30bb_360m_2d_st.yaml");
+  EXPECT_TRUE(is_mamba2(st.params.block[0]));
+  EXPECT_EQ(st.params.block[1].block_type, model::BlockType::transformer);
+  EXPECT_EQ(model::count_parameters(st.params).total(), 358898528);
 
   std::string const three =
       "  input_seq_len: 1048576\n  hidden_dims: [1024, 1024, 1024]\n  seq_lens: [8192, 16, 8]\n"
       "  num_layers: [9, 8, 8]\n  train_checkpoint_chunks: [10, 20]\n  block:\n";
-  std::string const stt =
-      sample(three + listed(mamba) + listed(fixed_transformer) + listed(fixed_transformer), "200_000_000_000",
-             "1", "48");
-  EXPECT_TRUE(says(refusal(stt), {"Mamba blocks", "stage 1"}));
-  Deck const deck = parse_deck(stt, "stt", {"params.block.0=" + block});
-  EXPECT_EQ(deck.train_checkpoint_chunks, (std::vector<Index>{10, 20}));
-  EXPECT_EQ(deck.input_seq_len, 1048576);
+  Deck const stt =
+      parse_deck(sample(three + listed(mamba) + listed(fixed_transformer) + listed(fixed_transformer),
+                        "200_000_000_000", "1", "48"),
+                 "pg19_200bb_360m_3d_stt.yaml");
+  EXPECT_TRUE(is_mamba2(stt.params.block[0]));
+  EXPECT_EQ(stt.train_checkpoint_chunks, (std::vector<Index>{10, 20}));
+  EXPECT_EQ(stt.input_seq_len, 1048576);
+  EXPECT_EQ(stt.train.gradient_accumulate_every, 48);
+  EXPECT_EQ(model::count_parameters(stt.params).total(), 362870112);
+
+  Deck const clevr = parse_deck(
+      "io:\n  name_model: clevr\n  output_dir: ./outputs\n  num_models_to_save: 5\n  validate_amount: 100\n"
+      "  log_train_loss_amount: 1000\n  dataset_dir: /data/clevr\n  dataset_id: clevr\n  dataset_args:\n"
+      "    target_mode: a\n    qiqa_loss_mask: [0, 0, 0, 1]\n    answer_categorical: true\n"
+      "resume:\n  checkpoint_file: best.h5\n  next_epoch_index: 0\n  next_batch_index: 0\n  rename_modules: "
+      "true\n"
+      "train:\n  target_elements: 7_000_000\n  target_elements_strategy: batch\n  batch_size: 6\n"
+      "  shuffle_train: true\n  max_eval_steps: 1000\n  learning_rate: 0.0001\n  gradient_clipping: 0.5\n"
+      "  gradient_accumulate_every: 48\n"
+      "params:\n  num_tokens: 256\n  pad_token_id: 128\n  input_seq_len: 8192\n  hidden_dims: [1024]\n"
+      "  seq_lens: [8192]\n  num_layers: [54]\n  train_checkpoint_chunks: null\n  block:\n" +
+          std::string(mamba) + "      dropout: 0.1\n",
+      "clevr_7mi_360m_1d_s_ft.yaml");
+  EXPECT_TRUE(is_mamba2(clevr.params.block[0]));
+  EXPECT_EQ(clevr.params.block[0].dropout, 0.1);
+  EXPECT_EQ(model::count_parameters(clevr.params).total(), 356983616);
 }
 
 TEST(PackageSamples, AWrittenConfigIsReadAgain) {
