@@ -48,6 +48,7 @@ template <class T>
 void ssd_forward(ExecSpace const& space, SsdShape const& shape, SsdInputs<T> const& in, Mat<T> state,
                  Mat<T> y, Vec<T> workspace);
 /// keeps_state: with a state to start from and to return.
+template <class T>
 Index ssd_forward_workspace(SsdShape const& shape, bool keeps_state);
 
 /// initial (count, heads * N * p) or empty (zero): the state before the span. dstate (same) or empty: goes
@@ -55,6 +56,7 @@ Index ssd_forward_workspace(SsdShape const& shape, bool keeps_state);
 template <class T>
 void ssd_backward(ExecSpace const& space, SsdShape const& shape, SsdInputs<T> const& in, ConstMat<T> initial,
                   ConstMat<T> dy, SsdGradients<T> const& out, Mat<T> dstate, Vec<T> workspace);
+template <class T>
 Index ssd_backward_workspace(SsdShape const& shape, bool keeps_state);
 
 /// Useful work: the causal half of the pairs within a chunk, and of the recurrent part what the chunks need.

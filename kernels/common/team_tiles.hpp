@@ -14,19 +14,21 @@ namespace strata::kernels::tiles {
 using Policy = Kokkos::TeamPolicy<ExecSpace, Kokkos::Schedule<Kokkos::Dynamic>>;
 using Member = Policy::member_type;
 
-// Kokkos' OpenMP back end calls 32 KB "level 0" and the rest "level 1"; to it both are the same heap memory.
-inline constexpr int scratch_level = on_device ? 0 : 1;
+/// Scratch that fits a GPU's shared memory, and scratch that may not. Kokkos' OpenMP back end calls 32 KB
+/// "level 0" and the rest "level 1"; to it both are the same heap memory.
+inline constexpr int shared_level = on_device ? 0 : 1;
+inline constexpr int large_level = 1;
 
 /// Teams with `elements` numbers of scratch each. A host team is one thread, which fills the registers
 /// itself; a GPU team shares the tiles of a block.
-template <class T>
+template <class T, int level = shared_level>
 Policy make_policy(ExecSpace const& space, Index league, std::size_t elements) {
   STRATA_REQUIRE(league <= std::numeric_limits<int>::max(), league << " teams");
   auto const bytes = Kokkos::PerTeam(static_cast<int>(elements * sizeof(T)) + 64);
   if constexpr (on_device) {
-    return Policy(space, static_cast<int>(league), Kokkos::AUTO).set_scratch_size(scratch_level, bytes);
+    return Policy(space, static_cast<int>(league), Kokkos::AUTO).set_scratch_size(level, bytes);
   } else {
-    return Policy(space, static_cast<int>(league), 1).set_scratch_size(scratch_level, bytes);
+    return Policy(space, static_cast<int>(league), 1).set_scratch_size(level, bytes);
   }
 }
 
@@ -35,10 +37,8 @@ template <class T>
 struct Scratch {
   T* next;
 
-  KOKKOS_INLINE_FUNCTION Scratch(Member const& team, std::size_t elements) {
+  KOKKOS_INLINE_FUNCTION Scratch(Member const& team, std::size_t elements, int level = shared_level) {
     auto const bytes = static_cast<int>(elements * sizeof(T)) + 64;
-    constexpr int level =
-        scratch_level;  // team_scratch takes a reference, and a GPU has no address of scratch_level
     auto* const block = static_cast<char*>(team.team_scratch(level).get_shmem(bytes));
     next = reinterpret_cast<T*>(block + (64 - reinterpret_cast<std::uintptr_t>(block) % 64) % 64);
   }
