@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+// The recurrence forwards in time: as the forward pass, and in backward to find the states at chunk borders.
+
+#include "kernels/selective_scan_parts.hpp"
+
+namespace strata::kernels::selective_scan {
+
+/// What a sweep is for.
+enum class Purpose { outputs, borders };
+
+template <Purpose purpose, class T>
+struct Sweep {
+  static constexpr bool writes_y = purpose == Purpose::outputs;
+  /// Positions between two visits of a state in scratch.
+  static constexpr int block = 32;
+
+  Plan plan;
+  SelectiveScanInputs<T> in;
+  Mat<T const> initial;  // or empty
+  Mat<T> y, last;        // of outputs; last may be empty, and may be initial
+  T* borders;            // (count, chunks - 1, padded_channels / lanes, padded_state, lanes)
+
+  static ScratchSize scratch(Plan const& plan) {
+    return {block * (Index(channel_block) * (writes_y ? 3 : 2) + 2 * together),
+            2 * Index(channel_block) * plan.padded_state};
+  }
+
+  /// A team's scratch memory; per lane block unless it says otherwise.
+  struct Work {
+    T* step;   // (block, lanes)
+    T* dx;     // (block, lanes): step x
+    T* y;      // (block, lanes)
+    T* bc;     // (block, 2, together): B and C of the states in flight, once for all channels
+    T* rates;  // (padded_state, lanes)
+    T* h;      // (padded_state, lanes)
+  };
+
+  KOKKOS_INLINE_FUNCTION void operator()(Member const& team) const {
+    Task<T> const task(plan, team.league_rank());
+    Scratch<T> scratch_memory(team, {block * (Index(channel_block) * (writes_y ? 3 : 2) + 2 * together),
+                                     2 * Index(channel_block) * plan.padded_state});
+    Index const states = Index(channel_block) * plan.padded_state;
+    Work const work{scratch_memory.take_chunk(block * channel_block),
+                    scratch_memory.take_chunk(block * channel_block),
+                    scratch_memory.take_chunk(writes_y ? block * channel_block : 0),
+                    scratch_memory.take_chunk(block * 2 * together),
+                    scratch_memory.take_states(states),
+                    scratch_memory.take_states(states)};
+    for (int k = 0; k < task.lane_blocks; ++k) {
+      for_lanes<T>(team, [&](int const lane) {
+        load_rates<T>(plan, task.channels(plan, k, lane), in.a_log.data(), lane, of_block(work.rates, k));
+      });
+    }
+    for (Index s = task.begin; s < task.end; ++s) sequence(team, task, work, s);
+  }
+
+  KOKKOS_FORCEINLINE_FUNCTION T* of_block(T* states, int k) const {
+    return states + Index(k) * plan.padded_state * lanes<T>;
+  }
+
+  KOKKOS_INLINE_FUNCTION void sequence(Member const& team, Task<T> const& task, Work const& work,
+                                       Index s) const {
+    T const* const before = initial.data() == nullptr ? nullptr : &initial(s, 0);
+    for (int k = 0; k < task.lane_blocks; ++k) {
+      for_lanes<T>(team, [&](int const lane) {
+        load_states<T>(plan, task.channels(plan, k, lane), before, lane, of_block(work.h, k));
+      });
+    }
+    Index const end = writes_y ? plan.length : (plan.chunks - 1) * plan.chunk;
+    Index begin = 0;
+    for (Index border = writes_y ? end : Index(plan.chunk); begin < end; border += plan.chunk) {
+      for (; begin < border; begin += block)
+        positions(team, task, work, s, begin, static_cast<int>(math::min(Index(block), border - begin)));
+      begin = border;
+      if constexpr (!writes_y) keep(team, task, work, s, border / plan.chunk - 1);
+    }
+    if constexpr (writes_y) {
+      if (last.data() == nullptr) return;
+      for (int k = 0; k < task.lane_blocks; ++k) {
+        for_lanes<T>(team, [&](int const lane) {
+          store_states<T>(plan, task.channels(plan, k, lane), of_block(work.h, k), lane, &last(s, 0));
+        });
+      }
+    }
+  }
+
+  KOKKOS_INLINE_FUNCTION void keep(Member const& team, Task<T> const& task, Work const& work, Index s,
+                                   Index border) const {
+    T* const to =
+        borders + (s * (plan.chunks - 1) + border) * plan.kept_states() + task.channel * plan.padded_state;
+    for (int k = 0; k < task.lane_blocks; ++k) {
+      for_lanes<T>(team, [&](int const lane) {
+        for (int n = 0; n < plan.padded_state; ++n)
+          store<T>(of_block(to, k) + n * lanes<T> + lane, load<T>(of_block(work.h, k) + n * lanes<T> + lane));
+      });
+    }
+  }
+
+  /// n <= block positions from `begin` on.
+  KOKKOS_INLINE_FUNCTION void positions(Member const& team, Task<T> const& task, Work const& work, Index s,
+                                        Index begin, int n) const {
+    Index const row = s * plan.length + begin;
+    for (int k = 0; k < task.lane_blocks; ++k) {
+      for_lanes<T>(team, [&](int const lane) {
+        Channels const channels = task.channels(plan, k, lane);
+        T* const step = work.step + k * block * lanes<T>;
+        T* const dx = work.dx + k * block * lanes<T> + lane;
+        T* const out = work.y + k * block * lanes<T> + lane;
+        load_steps<T>(in, channels, row, n, lane, step);
+        transform(step, n, lane, [](T raw) { return math::softplus(raw); });
+        Pack<T> const d = load_first<T>(in.d.data() + channels.first, channels.left);
+        for (int t = 0; t < n; ++t) {
+          Pack<T> const x = load_first<T>(&in.x(row + t, channels.first), channels.left);
+          store<T>(dx + t * lanes<T>, load<T>(step + t * lanes<T> + lane) * x);
+          if constexpr (writes_y) store<T>(out + t * lanes<T>, d * x);
+        }
+      });
+    }
+    for (int first = 0; first < plan.padded_state; first += together) {
+      copy_bc<T>(team, plan, in, row, n, first, work.bc);
+      team.team_barrier();
+      for (int k = 0; k < task.lane_blocks; ++k)
+        for_lanes<T>(team, [&](int const lane) { states(work, k, first, n, lane); });
+      team.team_barrier();
+    }
+    if constexpr (writes_y) {
+      for (int k = 0; k < task.lane_blocks; ++k) {
+        for_lanes<T>(team, [&](int const lane) {
+          Channels const channels = task.channels(plan, k, lane);
+          T const* const out = work.y + k * block * lanes<T> + lane;
+          for (int t = 0; t < n; ++t)
+            store_first<T>(&y(row + t, channels.first), load<T>(out + t * lanes<T>), channels.left);
+        });
+      }
+    }
+  }
+
+  /// States first .. first + together - 1 of a pack over n positions.
+  KOKKOS_FORCEINLINE_FUNCTION void states(Work const& work, int k, int first, int n, int lane) const {
+    T* const kept = of_block(work.h, k) + first * lanes<T> + lane;
+    T const* const rates = of_block(work.rates, k) + first * lanes<T> + lane;
+    T const* const step = work.step + k * block * lanes<T> + lane;
+    T const* const dx = work.dx + k * block * lanes<T> + lane;
+    T* const out = work.y + k * block * lanes<T> + lane;
+    T const* const bc = work.bc;
+    Pack<T> h[together], rate[together];
+    for (int q = 0; q < together; ++q) {
+      h[q] = load<T>(kept + q * lanes<T>);
+      rate[q] = load<T>(rates + q * lanes<T>);
+    }
+    for (int t = 0; t < n; ++t) {
+      Pack<T> const step_t = load<T>(step + t * lanes<T>), dx_t = load<T>(dx + t * lanes<T>);
+      T const* const b = bc + t * 2 * together;
+      if constexpr (writes_y) {
+        Pack<T> sum = load<T>(out + t * lanes<T>);
+        for (int q = 0; q < together; ++q) {
+          h[q] = decay<T>(step_t * rate[q]) * h[q] + dx_t * b[q];
+          sum += h[q] * b[together + q];
+        }
+        store<T>(out + t * lanes<T>, sum);
+      } else {
+        for (int q = 0; q < together; ++q) h[q] = decay<T>(step_t * rate[q]) * h[q] + dx_t * b[q];
+      }
+    }
+    for (int q = 0; q < together; ++q) store<T>(kept + q * lanes<T>, h[q]);
+  }
+};
+
+template <Purpose purpose, class T>
+void run_sweep(ExecSpace const& space, Sweep<purpose, T> const& sweep, char const* label) {
+  Kokkos::parallel_for(label, make_policy<T>(space, sweep.plan.tasks(), sweep.scratch(sweep.plan)), sweep);
+}
+
+}  // namespace strata::kernels::selective_scan
