@@ -186,6 +186,26 @@ void forward(ExecSpace const& space, ConstMat<T> x, ConstMat<T> weight, ConstVec
   gemm<T>(space, "N", "T", x, weight, accumulate || start_from_bias ? T(1) : T(0), y);
 }
 
+/// dx = beta dx + dy W.
+template <class T>
+void backward_input(ExecSpace const& space, ConstMat<T> dy, ConstMat<T> weight, T beta, Mat<T> dx) {
+  STRATA_REQUIRE(
+      dy.extent(0) == dx.extent(0) && weight.extent(0) == dy.extent(1) && weight.extent(1) == dx.extent(1),
+      "dy (" << dy.extent(0) << ", " << dy.extent(1) << "), weight (" << weight.extent(0) << ", "
+             << weight.extent(1) << "), dx (" << dx.extent(0) << ", " << dx.extent(1) << ")");
+  STRATA_REQUIRE(fits_blas(dy) && fits_blas(weight) && fits_blas(dx), "an extent exceeds BLAS's int");
+  if (dx.extent(0) == 0 || dx.extent(1) == 0) return;
+  if (dy.extent(1) == 0) {
+    if (beta == T(0)) fill_rows<T>(space, {}, dx);
+  } else if (dx.extent(1) == 1) {
+    // Kokkos Kernels 4 turns this case into a gemv that takes the one column for contiguous.
+    dot_products<T>(space, {dy.data(), weight.data(), 1, Index(dy.stride(0)), Index(weight.stride(0)), 0,
+                            Index(dy.extent(1)), beta, dx});
+  } else {
+    gemm<T>(space, "N", "N", dy, weight, beta, dx);
+  }
+}
+
 }  // namespace
 
 template <class T>
@@ -200,21 +220,12 @@ void linear_forward_accumulate(ExecSpace const& space, ConstMat<T> x, ConstMat<T
 
 template <class T>
 void linear_backward_input(ExecSpace const& space, ConstMat<T> dy, ConstMat<T> weight, Mat<T> dx) {
-  STRATA_REQUIRE(
-      dy.extent(0) == dx.extent(0) && weight.extent(0) == dy.extent(1) && weight.extent(1) == dx.extent(1),
-      "dy (" << dy.extent(0) << ", " << dy.extent(1) << "), weight (" << weight.extent(0) << ", "
-             << weight.extent(1) << "), dx (" << dx.extent(0) << ", " << dx.extent(1) << ")");
-  STRATA_REQUIRE(fits_blas(dy) && fits_blas(weight) && fits_blas(dx), "an extent exceeds BLAS's int");
-  if (dx.extent(0) == 0 || dx.extent(1) == 0) return;
-  if (dy.extent(1) == 0) {
-    fill_rows<T>(space, {}, dx);
-  } else if (dx.extent(1) == 1) {
-    // Kokkos Kernels 4 turns this case into a gemv that takes the one column for contiguous.
-    dot_products<T>(space, {dy.data(), weight.data(), 1, Index(dy.stride(0)), Index(weight.stride(0)), 0,
-                            Index(dy.extent(1)), T(0), dx});
-  } else {
-    gemm<T>(space, "N", "N", dy, weight, T(0), dx);
-  }
+  backward_input<T>(space, dy, weight, T(0), dx);
+}
+
+template <class T>
+void linear_backward_input_accumulate(ExecSpace const& space, ConstMat<T> dy, ConstMat<T> weight, Mat<T> dx) {
+  backward_input<T>(space, dy, weight, T(1), dx);
 }
 
 template <class T>
@@ -240,11 +251,12 @@ Cost linear_cost(Index rows, Index inputs, Index outputs) {
   return {sizeof(T) * (m * k + n * k), sizeof(T) * m * n, 2 * m * n * k};
 }
 
-#define STRATA_LINEAR(T)                                                                            \
-  template void linear_forward<T>(ExecSpace const&, ConstMat<T>, ConstMat<T>, ConstVec<T>, Mat<T>); \
-  template void linear_forward_accumulate<T>(ExecSpace const&, ConstMat<T>, ConstMat<T>, Mat<T>);   \
-  template void linear_backward_input<T>(ExecSpace const&, ConstMat<T>, ConstMat<T>, Mat<T>);       \
-  template void linear_backward_weight<T>(ExecSpace const&, ConstMat<T>, ConstMat<T>, Mat<T>);      \
+#define STRATA_LINEAR(T)                                                                                 \
+  template void linear_forward<T>(ExecSpace const&, ConstMat<T>, ConstMat<T>, ConstVec<T>, Mat<T>);      \
+  template void linear_forward_accumulate<T>(ExecSpace const&, ConstMat<T>, ConstMat<T>, Mat<T>);        \
+  template void linear_backward_input<T>(ExecSpace const&, ConstMat<T>, ConstMat<T>, Mat<T>);            \
+  template void linear_backward_input_accumulate<T>(ExecSpace const&, ConstMat<T>, ConstMat<T>, Mat<T>); \
+  template void linear_backward_weight<T>(ExecSpace const&, ConstMat<T>, ConstMat<T>, Mat<T>);           \
   template Cost linear_cost<T>(Index, Index, Index);
 STRATA_INSTANTIATE(STRATA_LINEAR)
 

@@ -16,6 +16,9 @@ void linear_forward_accumulate(ExecSpace const& space, ConstMat<T> x, ConstMat<T
 /// dx = dy W.
 template <class T>
 void linear_backward_input(ExecSpace const& space, ConstMat<T> dy, ConstMat<T> weight, Mat<T> dx);
+/// dx += dy W.
+template <class T>
+void linear_backward_input_accumulate(ExecSpace const& space, ConstMat<T> dy, ConstMat<T> weight, Mat<T> dx);
 /// dweight += dy^T x.
 template <class T>
 void linear_backward_weight(ExecSpace const& space, ConstMat<T> dy, ConstMat<T> x, Mat<T> dweight);

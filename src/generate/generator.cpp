@@ -26,8 +26,8 @@ StageRows one_row(model::ModelConfig const& config, std::size_t stage, Index bat
 }
 
 template <class T>
-std::size_t row_scratch(model::Stage<T> const& stage, StageRows const& r) {
-  return std::max(stage.input_scratch(r, false), stage.block().forward_scratch(r.shape));
+std::size_t row_scratch(model::Stage<T> const& stage, StageRows const& r, bool carries) {
+  return std::max(stage.input_scratch(r, false), stage.block().forward_scratch(r.shape, carries));
 }
 
 }  // namespace
@@ -67,7 +67,7 @@ Generator<T>::Generator(model::Hierarchy<T> const& model, Index batch, Index max
   for (std::size_t s = 0; s < config.stages(); ++s) {
     // A table of rotations for the stage's positions is longest at the last row.
     Index const last = stages_[s].length;
-    scratch = std::max(scratch, row_scratch(*model.stages()[s], one_row(config, s, batch, last, last)));
+    scratch = std::max(scratch, row_scratch(*model.stages()[s], one_row(config, s, batch, last, last), true));
   }
   scratch_ = std::make_unique<core::Arena>(scratch);
 
@@ -181,7 +181,7 @@ std::vector<double> empty_prompt_logits(model::Hierarchy<T> const& model) {
       Mat<T> const projected = memory.template matrix<T>(1, stage.projected_width());
       if (measuring) {
         core::Arena::Frame const frame(memory);
-        memory.template vector<char>(static_cast<Index>(row_scratch(stage, r)));
+        memory.template vector<char>(static_cast<Index>(row_scratch(stage, r, false)));
         continue;
       }
       Mat<T> const slots = s == 0 ? Mat<T>() : kernels::reshape(context, config.seq_lens[s], stage.width());

@@ -35,8 +35,9 @@ struct Carry {
   /// Grows by one row per position and is never changed behind `position`: keys and values.
   /// Row (layer * sequences + sequence) * capacity + position. Zero columns if the block keeps none.
   Mat<T> history;
-  /// Replaced by every call: the shifted half of the last row (Transformer). Row layer * sequences +
-  /// sequence. Empty when nothing follows the span, as for a whole sequence in training.
+  /// Replaced by every call: the shifted half of the last row (Transformer); the last inputs of the
+  /// convolution and the state (Mamba). Row layer * sequences + sequence; means nothing at position 0. Empty
+  /// when nothing comes before or after the span, as for a whole sequence in training.
   Mat<T> border;
 };
 
@@ -54,6 +55,19 @@ struct DropoutStream {
   std::uint64_t seed = 0;
   std::uint32_t first_site = 0;
   Index base = 0, length = 1, stride = 1;
+
+  /// The numbers of one of the block's sub-layers; keeps everything unless training.
+  kernels::Dropout site(double probability, Index sub_layer) const {
+    kernels::Dropout d;
+    if (!training) return d;
+    d.probability = probability;
+    d.seed = seed;
+    d.site = first_site + static_cast<std::uint32_t>(sub_layer);
+    d.base = base;
+    d.length = length;
+    d.stride = stride;
+    return d;
+  }
 };
 
 /// What every call of a block runs with.
@@ -63,6 +77,36 @@ struct Pass {
   core::Arena& arena;  ///< scratch, given back before the call returns
   ParameterStore<T> const& parameters;
   DropoutStream dropout;
+};
+
+/// Cuts a tape, from element `offset` on, into matrices that start on cache lines; without memory it only
+/// counts.
+template <class T>
+class TapePieces {
+ public:
+  explicit TapePieces(Tape<T> const& tape, Index offset = 0) : base_(tape.data.data()), used_(offset) {}
+
+  static constexpr Index aligned(Index elements) { return (elements + 15) / 16 * 16; }
+
+  Mat<T> take(Index rows, Index columns) {
+    Mat<T> const piece(base_ == nullptr ? nullptr : base_ + used_, rows, columns);
+    used_ += aligned(rows * columns);
+    return piece;
+  }
+  Vec<T> take(Index n) { return kernels::flat(take(1, n)); }
+  /// Number `wanted` of `count` matrices of equal size.
+  Mat<T> take_one_of(Index count, Index wanted, Index rows, Index columns) {
+    Index const size = aligned(rows * columns);
+    TapePieces at = *this;
+    at.used_ += wanted * size;
+    used_ += count * size;
+    return at.take(rows, columns);
+  }
+  Index used() const { return used_; }
+
+ private:
+  T* base_;
+  Index used_;
 };
 
 template <class T>
@@ -76,9 +120,9 @@ class Block {
   virtual Index border_width() const = 0;
   /// Elements of a tape.
   virtual Index tape_size(Sequences shape, bool keeps) const = 0;
-  /// Bytes of scratch that forward and backward take from the arena.
-  virtual std::size_t forward_scratch(Sequences shape) const = 0;
-  virtual std::size_t backward_scratch(Sequences shape) const = 0;
+  /// Bytes of scratch that forward and backward take from the arena; `carries`: with a border.
+  virtual std::size_t forward_scratch(Sequences shape, bool carries) const = 0;
+  virtual std::size_t backward_scratch(Sequences shape, bool carries) const = 0;
 
   /// Where the caller puts x (rows, D) before forward.
   Mat<T> input(Tape<T> const& tape) const { return Mat<T>(tape.data.data(), tape.shape.rows(), width()); }
@@ -87,10 +131,11 @@ class Block {
   /// continue from a carry (bidirectional encoder) and carry.position > 0.
   virtual void forward(Pass<T> const& pass, Tape<T> const& tape, Carry<T>& carry, Mat<T> y) const = 0;
 
-  /// dx (rows, D) = . `start` is the position of the span's first row; carry.history must hold the span and
-  /// all before it. dcarry.history is added to (zero before the last span's backward), dcarry.border goes
-  /// from the gradient of the border behind the span to that of the border before it.
-  virtual void backward(Pass<T> const& pass, Tape<T> const& tape, Index start, Carry<T> const& carry,
+  /// dx (rows, D) = . `before` is the carry as it was before forward: its position is that of the span's
+  /// first row, its border the one before the span; its history must hold the span and all before it.
+  /// dcarry.history is added to (zero before the last span's backward), dcarry.border goes from the gradient
+  /// of the border behind the span to that of the border before it.
+  virtual void backward(Pass<T> const& pass, Tape<T> const& tape, Carry<T> const& before,
                         Carry<T> const& dcarry, ConstMat<T> dy, Mat<T> dx) const = 0;
 
   /// Useful floating-point operations of a forward call whose first row is at position `start`; a backward
@@ -99,6 +144,11 @@ class Block {
 
   Tape<T> take_tape(core::Arena& arena, Sequences shape, bool keeps) const {
     return {arena.template vector<T>(tape_size(shape, keeps)), shape, keeps};
+  }
+  /// The rows of one layer in a border, or an empty matrix if there is none.
+  static Mat<T> layer_border(Carry<T> const& carry, Index layer) {
+    if (carry.border.data() == nullptr) return {};
+    return kernels::rows(carry.border, layer * carry.sequences, (layer + 1) * carry.sequences);
   }
   /// An empty carry. with_border: the span will be continued.
   Carry<T> take_carry(core::Arena& arena, Index sequences, Index capacity, bool with_border) const {
@@ -112,7 +162,6 @@ class Block {
 };
 
 /// The block of a stage; declares its parameters under `prefix` ("stage_models.0.").
-/// Throws core::InputError for a block type that is not built in.
 template <class T>
 std::unique_ptr<Block<T>> make_block(BlockConfig const& config, Index width, Index layers,
                                      std::string const& prefix, Ready ready, ParameterStore<T>& parameters);

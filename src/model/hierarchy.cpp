@@ -210,11 +210,12 @@ void Hierarchy<T>::run(Step& step) const {
   if (step.trains()) {
     dcarry = block.take_carry(arena, windows, length, chunks > 1);
     dy_all = arena.template matrix<T>(windows * length, width);
-    if (recompute)
-      saved_borders = arena.template matrix<T>(chunks, block.layers() * windows * block.border_width());
+    if (chunks > 1)
+      saved_borders = arena.template matrix<T>(chunks - 1, block.layers() * windows * block.border_width());
   }
+  // The border before chunk c > 0.
   auto const saved_border = [&](Index c) {
-    return Mat<T>(saved_borders.data() + c * static_cast<Index>(saved_borders.extent(1)),
+    return Mat<T>(saved_borders.data() + (c - 1) * static_cast<Index>(saved_borders.extent(1)),
                   carry.border.extent(0), carry.border.extent(1));
   };
   std::vector<typename Stage<T>::StageTape> tapes;
@@ -233,13 +234,14 @@ void Hierarchy<T>::run(Step& step) const {
     Pass<T> const pass = step.pass(*this, 0, r);
     step.call(stage.input_scratch(r, false),
               [&] { stage.forward_input(pass, step.batch->tokens, r, Mat<T>(), tape); });
-    step.call(block.forward_scratch(r.shape),
+    step.call(block.forward_scratch(r.shape, chunks > 1),
               [&] { block.forward(pass, tape.block, carry, rows(y_all, 0, r.shape.rows())); });
   };
 
   for (Index c = 0; c < chunks; ++c) {
     StageRows const r = step.measures() ? largest : chunk_rows(c);
-    if (recompute && c > 0 && !step.measures()) Kokkos::deep_copy(ExecSpace(), saved_border(c), carry.border);
+    if (step.trains() && c > 0 && !step.measures())
+      Kokkos::deep_copy(ExecSpace(), saved_border(c), carry.border);
     forward(c);
     Mat<T> const y = rows(y_all, 0, r.shape.rows());
     Mat<T> const dy =
@@ -270,8 +272,11 @@ void Hierarchy<T>::run(Step& step) const {
     Pass<T> const pass = step.pass(*this, 0, r);
     Mat<T> const dx = rows(y_all, 0, r.shape.rows());
     Mat<T> const dy = rows(dy_all, windows * c * chunk, windows * c * chunk + r.shape.rows());
-    step.call(block.backward_scratch(r.shape),
-              [&] { block.backward(pass, tape.block, r.first_position, carry, dcarry, dy, dx); });
+    Carry<T> before = carry;
+    before.position = r.first_position;
+    if (c > 0 && !step.measures()) before.border = saved_border(c);
+    step.call(block.backward_scratch(r.shape, chunks > 1),
+              [&] { block.backward(pass, tape.block, before, dcarry, dy, dx); });
     step.call(stage.input_scratch(r, true),
               [&] { stage.backward_input(pass, step.batch->tokens, r, dx, tape, Mat<T>()); });
     if (step.poll) step.poll();
@@ -332,7 +337,7 @@ void Hierarchy<T>::descend(Step& step, std::size_t s, Index first_sequence, Mat<
     if (!step.measures()) above.project(pass, parent_rows, context);
     step.call(stage.input_scratch(r, false),
               [&] { stage.forward_input(pass, step.batch->tokens, r, slots, tape); });
-    step.call(block.forward_scratch(r.shape), [&] { block.forward(pass, tape.block, carry, y); });
+    step.call(block.forward_scratch(r.shape, false), [&] { block.forward(pass, tape.block, carry, y); });
     if (config_.is_last(s)) {
       head(step, r, y, dy);
     } else {
@@ -342,9 +347,10 @@ void Hierarchy<T>::descend(Step& step, std::size_t s, Index first_sequence, Mat<
     if (step.trains()) {
       Carry<T> const dcarry = block.take_carry(arena, count, length, false);
       Mat<T> const& dx = y;  // the rows themselves are not needed any more
+      carry.position = 0;
       if (!step.measures()) Kokkos::deep_copy(ExecSpace(), dcarry.history, T(0));
-      step.call(block.backward_scratch(r.shape),
-                [&] { block.backward(pass, tape.block, 0, carry, dcarry, dy, dx); });
+      step.call(block.backward_scratch(r.shape, false),
+                [&] { block.backward(pass, tape.block, carry, dcarry, dy, dx); });
       step.call(stage.input_scratch(r, true),
                 [&] { stage.backward_input(pass, step.batch->tokens, r, dx, tape, slots); });
       step.call(above.projection_scratch(count), [&] {

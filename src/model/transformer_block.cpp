@@ -18,19 +18,21 @@ using kernels::flat;
 using kernels::RmsForm;
 using kernels::rows;
 
-namespace {
-/// Pieces of a tape start on cache lines.
-Index padded(Index elements) { return (elements + 15) / 16 * 16; }
-}  // namespace
-
 template <class T>
 struct TransformerBlock<T>::LayerTape {
   Mat<T> x, x1, x2;  // the residual stream before, between and after the two sub-layers (rows, D)
   Mat<T> q, o;       // (rows, H*d)
   Mat<T> h;          // W1 u without bias (rows, F)
   Mat<T> log_sum;    // (rows, H)
-  Mat<T> border;     // the carry's border before this span (sequences, 2 * shifted)
-  Vec<T> attention_inverse_norm, feed_inverse_norm;  // (rows)
+  Vec<T> attention_inverse_norm, feed_inverse_norm, final_inverse_norm;  // (rows)
+  Index size;                                                            // of the whole tape
+};
+
+template <class T>
+struct TransformerBlock<T>::NormTape {
+  Mat<T> x, residual;
+  Vec<T> inverse_norm;
+  std::size_t gain;
 };
 
 template <class T>
@@ -67,8 +69,9 @@ template <class T>
 struct TransformerBlock<T>::Span {
   Pass<T> const& pass;
   Tape<T> const& tape;
-  Index start;
+  Carry<T> const& before;  // in forward the carry itself, whose borders are replaced one after the other
   Scratch scratch;
+  Index start() const { return before.position; }
   Sequences shape() const { return tape.shape; }
   Index count() const { return tape.shape.rows(); }
 };
@@ -103,54 +106,44 @@ TransformerBlock<T>::TransformerBlock(BlockConfig const& config, Index width, In
 }
 
 template <class T>
-Index TransformerBlock<T>::tape_size(Sequences shape, bool keeps) const {
-  Index const n = shape.rows();
-  Index const inner = config_.inner_width();
-  Index const per_layer = 2 * padded(n * inner) + padded(n * config_.ff_multiplier * width_) +
-                          padded(n * config_.attn_num_heads) + padded(shape.count * 2 * shifted_) +
-                          2 * padded(n);
-  Index const streams = keeps ? 2 * layers() + 1 : 2;
-  return streams * padded(n * width_) + (keeps ? layers() : 1) * per_layer + padded(n);
-}
-
-template <class T>
 typename TransformerBlock<T>::LayerTape TransformerBlock<T>::layer_tape(Tape<T> const& tape,
                                                                         Index layer) const {
-  Index const n = tape.shape.rows();
-  Index const inner = config_.inner_width();
-  Index const feed = config_.ff_multiplier * width_;
-  T* const base = tape.data.data();
-  Index const stream = padded(n * width_);
-  Index const streams = tape.keeps ? 2 * layers() + 1 : 2;
+  Index const n = tape.shape.rows(), inner = config_.inner_width(), kept = tape.keeps ? layers() : 1;
   // Without keeping, two stream buffers alternate: a sub-layer reads one and writes the other.
-  auto const stream_at = [&](Index i) { return Mat<T>(base + (tape.keeps ? i : i % 2) * stream, n, width_); };
-  Index const per_layer = 2 * padded(n * inner) + padded(n * feed) + padded(n * config_.attn_num_heads) +
-                          padded(tape.shape.count * 2 * shifted_) + 2 * padded(n);
-  T* at = base + streams * stream + (tape.keeps ? layer * per_layer : 0);
-  auto const take = [&at](Index rows, Index columns) {
-    Mat<T> m(at, rows, columns);
-    at += padded(rows * columns);
-    return m;
+  Index const streams = tape.keeps ? 2 * layers() + 1 : 2;
+  auto const stream = [&](Index i) {
+    return TapePieces<T>(tape).take_one_of(streams, i % streams, n, width_);
   };
+  TapePieces<T> pieces(tape);
   LayerTape t;
-  t.x = stream_at(2 * layer);
-  t.x1 = stream_at(2 * layer + 1);
-  t.x2 = stream_at(2 * layer + 2);
-  t.q = take(n, inner);
-  t.o = take(n, inner);
-  t.h = take(n, feed);
-  t.log_sum = take(n, config_.attn_num_heads);
-  t.border = take(tape.shape.count, 2 * shifted_);
-  t.attention_inverse_norm = flat(take(1, n));
-  t.feed_inverse_norm = flat(take(1, n));
+  t.x = stream(2 * layer);
+  t.x1 = stream(2 * layer + 1);
+  t.x2 = stream(2 * layer + 2);
+  pieces.take_one_of(streams, 0, n, width_);
+  t.final_inverse_norm = pieces.take(n);
+  auto const one = [&](Index columns) { return pieces.take_one_of(kept, layer % kept, n, columns); };
+  t.q = one(inner);
+  t.o = one(inner);
+  t.h = one(config_.ff_multiplier * width_);
+  t.log_sum = one(config_.attn_num_heads);
+  t.attention_inverse_norm = flat(one(1));
+  t.feed_inverse_norm = flat(one(1));
+  t.size = pieces.used();
   return t;
 }
 
 template <class T>
-Vec<T> TransformerBlock<T>::final_inverse_norm(Tape<T> const& tape) const {
-  Index const n = tape.shape.rows();
-  return kernels::range(tape.data, tape_size(tape.shape, tape.keeps) - padded(n),
-                        tape_size(tape.shape, tape.keeps) - padded(n) + n);
+Index TransformerBlock<T>::tape_size(Sequences shape, bool keeps) const {
+  return layer_tape({Vec<T>(), shape, keeps}, 0).size;
+}
+
+template <class T>
+typename TransformerBlock<T>::NormTape TransformerBlock<T>::norm_tape(Tape<T> const& tape, SubLayer part,
+                                                                      Index l) const {
+  LayerTape const t = layer_tape(tape, l);
+  Layer const& layer = layers_[static_cast<std::size_t>(l)];
+  if (part == SubLayer::attention) return {t.x, t.x1, t.attention_inverse_norm, layer.attention_gain};
+  return {t.x1, t.x2, t.feed_inverse_norm, layer.feed_gain};
 }
 
 template <class T>
@@ -165,28 +158,62 @@ kernels::AttentionShape TransformerBlock<T>::attention_shape(Sequences shape, In
 }
 
 template <class T>
-kernels::Dropout TransformerBlock<T>::dropout(DropoutStream const& stream, Index layer,
-                                              bool attention) const {
-  kernels::Dropout d;
-  if (!stream.training) return d;
-  d.probability = attention ? config_.attn_dropout : config_.ff_dropout;
-  d.seed = stream.seed;
-  d.site = stream.first_site + static_cast<std::uint32_t>(2 * layer + (attention ? 0 : 1));
-  d.base = stream.base;
-  d.length = stream.length;
-  d.stride = stream.stride;
-  return d;
+kernels::Dropout TransformerBlock<T>::dropout(DropoutStream const& stream, SubLayer part, Index layer) const {
+  bool const attention = part == SubLayer::attention;
+  return stream.site(attention ? config_.attn_dropout : config_.ff_dropout, 2 * layer + (attention ? 0 : 1));
 }
 
 template <class T>
-std::size_t TransformerBlock<T>::forward_scratch(Sequences shape) const {
+Mat<T> TransformerBlock<T>::shifted_border(Carry<T> const& carry, SubLayer part, Index layer) const {
+  if (carry.border.data() == nullptr || shifted_ == 0) return {};
+  Index const first = part == SubLayer::attention ? 0 : shifted_;
+  return columns(Block<T>::layer_border(carry, layer), first, first + shifted_);
+}
+
+template <class T>
+Mat<T> TransformerBlock<T>::previous(Span const& span, SubLayer part, Index layer) const {
+  return span.start() > 0 ? shifted_border(span.before, part, layer) : Mat<T>();
+}
+
+/// scratch.u = the norm of the shifted input of a sub-layer; with_residual: starts the stream behind it.
+template <class T>
+void TransformerBlock<T>::normalise(Span const& span, SubLayer part, Index l, bool with_residual) const {
+  NormTape const t = norm_tape(span.tape, part, l);
+  ParameterStore<T> const& p = span.pass.parameters;
+  bool const with_bias = with_residual && part == SubLayer::feed_forward;
+  kernels::shift_rms_norm_forward<T>(
+      span.pass.space, span.shape(), RmsForm::clamped, shifted_, t.x, previous(span, part, l),
+      p.vector(t.gain), span.scratch.u, t.inverse_norm, with_residual ? t.residual : Mat<T>(),
+      with_bias ? p.vector(layers_[static_cast<std::size_t>(l)].feed_out_bias) : Vec<T>());
+}
+
+/// From the gradient of scratch.u, in its place, to the stream's, and on to the border before the span.
+template <class T>
+void TransformerBlock<T>::normalise_backward(Span const& span, SubLayer part, Index l, Carry<T> const& dcarry,
+                                             Mat<T> dx) const {
+  NormTape const t = norm_tape(span.tape, part, l);
+  ParameterStore<T> const& p = span.pass.parameters;
+  Mat<T> const dborder = shifted_border(dcarry, part, l);
+  Mat<T> dnext;
+  if (dborder.data() != nullptr) {
+    dnext = span.scratch.dnext;
+    Kokkos::deep_copy(span.pass.space, dnext, dborder);
+  }
+  kernels::shift_rms_norm_backward<T>(span.pass.space, span.shape(), RmsForm::clamped, shifted_,
+                                      span.scratch.u, t.x, previous(span, part, l), p.vector(t.gain),
+                                      t.inverse_norm, dnext, dx, dborder, p.gradient_vector(t.gain),
+                                      span.scratch.workspace);
+}
+
+template <class T>
+std::size_t TransformerBlock<T>::forward_scratch(Sequences shape, bool /*carries*/) const {
   core::Arena arena = core::Arena::measuring();
   Scratch::take(arena, *this, shape, false);
   return arena.peak();
 }
 
 template <class T>
-std::size_t TransformerBlock<T>::backward_scratch(Sequences shape) const {
+std::size_t TransformerBlock<T>::backward_scratch(Sequences shape, bool /*carries*/) const {
   core::Arena arena = core::Arena::measuring();
   Scratch::take(arena, *this, shape, true);
   return arena.peak();
@@ -201,98 +228,85 @@ void TransformerBlock<T>::forward(Pass<T> const& pass, Tape<T> const& tape, Carr
                              << carry.position << ", does not take " << tape.shape.count << " x "
                              << tape.shape.length << " more");
   core::Arena::Frame const frame(pass.arena);
-  Span const span{pass, tape, carry.position, Scratch::take(pass.arena, *this, tape.shape, false)};
+  Span const span{pass, tape, carry, Scratch::take(pass.arena, *this, tape.shape, false)};
   if (span.scratch.rotation.data() != nullptr)
-    kernels::rotary_table<T>(pass.space, span.start, span.scratch.rotation);
+    kernels::rotary_table<T>(pass.space, span.start(), span.scratch.rotation);
   for (Index l = 0; l < layers(); ++l) {
-    attention_forward(span, l, carry);
-    feed_forward(span, l, carry);
+    attention_forward(span, l);
+    feed_forward(span, l);
   }
   LayerTape const last = layer_tape(tape, layers() - 1);
   kernels::shift_rms_norm_forward<T>(pass.space, tape.shape, RmsForm::clamped, 0, last.x2, {},
-                                     pass.parameters.vector(final_gain_), y, final_inverse_norm(tape), {},
-                                     {});
+                                     pass.parameters.vector(final_gain_), y, last.final_inverse_norm, {}, {});
   carry.position += tape.shape.length;
 }
 
 template <class T>
-void TransformerBlock<T>::attention_forward(Span const& span, Index l, Carry<T> const& carry) const {
-  auto const& [pass, tape, start, scratch] = span;
-  Layer const& layer = layers_[l];
-  LayerTape const t = layer_tape(tape, l);
+void TransformerBlock<T>::attention_forward(Span const& span, Index l) const {
+  Pass<T> const& pass = span.pass;
+  Scratch const& scratch = span.scratch;
+  Layer const& layer = layers_[static_cast<std::size_t>(l)];
+  LayerTape const t = layer_tape(span.tape, l);
   ParameterStore<T> const& p = pass.parameters;
-  bool const continues = start > 0 && shifted_ > 0;
-  if (carry.border.data() != nullptr && shifted_ > 0) {
-    Mat<T> const border = rows(carry.border, l * carry.sequences, (l + 1) * carry.sequences);
-    if (continues) Kokkos::deep_copy(pass.space, t.border, border);  // the border is about to be replaced
-    kernels::last_rows<T>(pass.space, tape.shape, t.x, columns(border, 0, shifted_));
-  }
-  kernels::shift_rms_norm_forward<T>(pass.space, tape.shape, RmsForm::clamped, shifted_, t.x,
-                                     continues ? columns(t.border, 0, shifted_) : Mat<T>(),
-                                     p.vector(layer.attention_gain), scratch.u, t.attention_inverse_norm,
-                                     t.x1, {});
+  normalise(span, SubLayer::attention, l, true);
+  Mat<T> const border = shifted_border(span.before, SubLayer::attention, l);
+  if (border.data() != nullptr) kernels::last_rows<T>(pass.space, span.shape(), t.x, border);
   Mat<T> const qkv(scratch.wide.data(), span.count(), 3 * config_.inner_width());
+  kernels::KeyValues<T> const history = layer_history(span.before, l);
   kernels::linear_forward<T>(pass.space, scratch.u, p.stacked_value(layer.to_q, layer.to_kv), {}, qkv);
-  kernels::split_rotate_forward<T>(pass.space, tape.shape, start, config_.attn_num_heads, scratch.rotation,
-                                   qkv, t.q, layer_history(carry, l));
-  kernels::attention_forward<T>(pass.space, attention_shape(tape.shape, start), t.q, layer_history(carry, l),
-                                dropout(pass.dropout, l, true), t.o, t.log_sum);
+  kernels::split_rotate_forward<T>(pass.space, span.shape(), span.start(), config_.attn_num_heads,
+                                   scratch.rotation, qkv, t.q, history);
+  kernels::attention_forward<T>(pass.space, attention_shape(span.shape(), span.start()), t.q, history,
+                                dropout(pass.dropout, SubLayer::attention, l), t.o, t.log_sum);
   kernels::linear_forward_accumulate<T>(pass.space, t.o, p.value(layer.to_out), t.x1);
 }
 
 template <class T>
-void TransformerBlock<T>::feed_forward(Span const& span, Index l, Carry<T> const& carry) const {
-  auto const& [pass, tape, start, scratch] = span;
-  Layer const& layer = layers_[l];
-  LayerTape const t = layer_tape(tape, l);
+void TransformerBlock<T>::feed_forward(Span const& span, Index l) const {
+  Pass<T> const& pass = span.pass;
+  Layer const& layer = layers_[static_cast<std::size_t>(l)];
+  LayerTape const t = layer_tape(span.tape, l);
   ParameterStore<T> const& p = pass.parameters;
-  bool const continues = start > 0 && shifted_ > 0;
-  if (carry.border.data() != nullptr && shifted_ > 0) {
-    Mat<T> const border = rows(carry.border, l * carry.sequences, (l + 1) * carry.sequences);
-    kernels::last_rows<T>(pass.space, tape.shape, t.x1, columns(border, shifted_, 2 * shifted_));
-  }
-  kernels::shift_rms_norm_forward<T>(pass.space, tape.shape, RmsForm::clamped, shifted_, t.x1,
-                                     continues ? columns(t.border, shifted_, 2 * shifted_) : Mat<T>(),
-                                     p.vector(layer.feed_gain), scratch.u, t.feed_inverse_norm, t.x2,
-                                     p.vector(layer.feed_out_bias));
-  kernels::linear_forward<T>(pass.space, scratch.u, p.value(layer.feed_in), {}, t.h);
-  Mat<T> const gelu(scratch.wide.data(), t.h.extent(0), t.h.extent(1));
+  normalise(span, SubLayer::feed_forward, l, true);
+  Mat<T> const border = shifted_border(span.before, SubLayer::feed_forward, l);
+  if (border.data() != nullptr) kernels::last_rows<T>(pass.space, span.shape(), t.x1, border);
+  kernels::linear_forward<T>(pass.space, span.scratch.u, p.value(layer.feed_in), {}, t.h);
+  Mat<T> const gelu(span.scratch.wide.data(), t.h.extent(0), t.h.extent(1));
   kernels::bias_gelu_forward<T>(pass.space, t.h, p.vector(layer.feed_in_bias),
-                                dropout(pass.dropout, l, false), gelu);
+                                dropout(pass.dropout, SubLayer::feed_forward, l), gelu);
   kernels::linear_forward_accumulate<T>(pass.space, gelu, p.value(layer.feed_out), t.x2);
 }
 
 template <class T>
-void TransformerBlock<T>::backward(Pass<T> const& pass, Tape<T> const& tape, Index start,
-                                   Carry<T> const& carry, Carry<T> const& dcarry, ConstMat<T> dy,
-                                   Mat<T> dx) const {
+void TransformerBlock<T>::backward(Pass<T> const& pass, Tape<T> const& tape, Carry<T> const& before,
+                                   Carry<T> const& dcarry, ConstMat<T> dy, Mat<T> dx) const {
   STRATA_REQUIRE(tape.keeps, "backward needs a tape that keeps all layers");
   core::Arena::Frame const frame(pass.arena);
-  Span const span{pass, tape, start, Scratch::take(pass.arena, *this, tape.shape, true)};
+  Span const span{pass, tape, before, Scratch::take(pass.arena, *this, tape.shape, true)};
   if (span.scratch.rotation.data() != nullptr)
-    kernels::rotary_table<T>(pass.space, start, span.scratch.rotation);
+    kernels::rotary_table<T>(pass.space, span.start(), span.scratch.rotation);
   LayerTape const last = layer_tape(tape, layers() - 1);
   Kokkos::deep_copy(pass.space, dx, T(0));
   kernels::shift_rms_norm_backward<T>(pass.space, tape.shape, RmsForm::clamped, 0, dy, last.x2, {},
-                                      pass.parameters.vector(final_gain_), final_inverse_norm(tape), {}, dx,
+                                      pass.parameters.vector(final_gain_), last.final_inverse_norm, {}, dx,
                                       {}, pass.parameters.gradient_vector(final_gain_),
                                       span.scratch.workspace);
   for (Index l = layers() - 1; l >= 0; --l) {
     feed_backward(span, l, dcarry, dx);
-    attention_backward(span, l, carry, dcarry, dx);
+    attention_backward(span, l, dcarry, dx);
   }
 }
 
 template <class T>
 void TransformerBlock<T>::feed_backward(Span const& span, Index l, Carry<T> const& dcarry, Mat<T> dx) const {
-  auto const& [pass, tape, start, scratch] = span;
-  Layer const& layer = layers_[l];
-  LayerTape const t = layer_tape(tape, l);
+  Pass<T> const& pass = span.pass;
+  Scratch const& scratch = span.scratch;
+  Layer const& layer = layers_[static_cast<std::size_t>(l)];
+  LayerTape const t = layer_tape(span.tape, l);
   ParameterStore<T> const& p = pass.parameters;
-  Mat<T> const previous = start > 0 && shifted_ > 0 ? columns(t.border, shifted_, 2 * shifted_) : Mat<T>();
   Mat<T> const gelu(scratch.wide.data(), t.h.extent(0), t.h.extent(1));
   Mat<T> const dh(scratch.wide_gradient.data(), t.h.extent(0), t.h.extent(1));
-  kernels::Dropout const keep = dropout(pass.dropout, l, false);
+  kernels::Dropout const keep = dropout(pass.dropout, SubLayer::feed_forward, l);
 
   kernels::bias_gelu_forward<T>(pass.space, t.h, p.vector(layer.feed_in_bias), keep, gelu);
   kernels::linear_backward_weight<T>(pass.space, dx, gelu, p.gradient(layer.feed_out));
@@ -300,60 +314,38 @@ void TransformerBlock<T>::feed_backward(Span const& span, Index l, Carry<T> cons
   kernels::linear_backward_input<T>(pass.space, dx, p.value(layer.feed_out), dh);
   kernels::bias_gelu_backward<T>(pass.space, dh, t.h, p.vector(layer.feed_in_bias), keep, dh,
                                  p.gradient_vector(layer.feed_in_bias), scratch.workspace);
-  kernels::shift_rms_norm_forward<T>(pass.space, tape.shape, RmsForm::clamped, shifted_, t.x1, previous,
-                                     p.vector(layer.feed_gain), scratch.u, t.feed_inverse_norm, {}, {});
+  normalise(span, SubLayer::feed_forward, l, false);
   kernels::linear_backward_weight<T>(pass.space, dh, scratch.u, p.gradient(layer.feed_in));
   kernels::linear_backward_input<T>(pass.space, dh, p.value(layer.feed_in), scratch.u);
-
-  Mat<T> dborder, dnext;
-  if (dcarry.border.data() != nullptr && shifted_ > 0) {
-    dborder = columns(rows(dcarry.border, l * dcarry.sequences, (l + 1) * dcarry.sequences), shifted_,
-                      2 * shifted_);
-    dnext = scratch.dnext;
-    Kokkos::deep_copy(pass.space, dnext, dborder);
-  }
-  kernels::shift_rms_norm_backward<T>(pass.space, tape.shape, RmsForm::clamped, shifted_, scratch.u, t.x1,
-                                      previous, p.vector(layer.feed_gain), t.feed_inverse_norm, dnext, dx,
-                                      dborder, p.gradient_vector(layer.feed_gain), scratch.workspace);
+  normalise_backward(span, SubLayer::feed_forward, l, dcarry, dx);
 }
 
 template <class T>
-void TransformerBlock<T>::attention_backward(Span const& span, Index l, Carry<T> const& carry,
-                                             Carry<T> const& dcarry, Mat<T> dx) const {
-  auto const& [pass, tape, start, scratch] = span;
-  Layer const& layer = layers_[l];
-  LayerTape const t = layer_tape(tape, l);
+void TransformerBlock<T>::attention_backward(Span const& span, Index l, Carry<T> const& dcarry,
+                                             Mat<T> dx) const {
+  Pass<T> const& pass = span.pass;
+  Scratch const& scratch = span.scratch;
+  Layer const& layer = layers_[static_cast<std::size_t>(l)];
+  LayerTape const t = layer_tape(span.tape, l);
   ParameterStore<T> const& p = pass.parameters;
-  Index const inner = config_.inner_width();
-  Mat<T> const previous = start > 0 && shifted_ > 0 ? columns(t.border, 0, shifted_) : Mat<T>();
-  Mat<T> const dqkv(scratch.wide.data(), span.count(), 3 * inner);
-  Mat<T> const dout(scratch.wide_gradient.data(), span.count(), inner);
-  Mat<T> const dq(scratch.wide_gradient.data() + span.count() * inner, span.count(), inner);
+  Index const inner = config_.inner_width(), n = span.count();
+  Mat<T> const dqkv(scratch.wide.data(), n, 3 * inner);
+  Mat<T> const dout(scratch.wide_gradient.data(), n, inner);
+  Mat<T> const dq(scratch.wide_gradient.data() + n * inner, n, inner);
+  kernels::KeyValues<T> const history = layer_history(span.before, l), dhistory = layer_history(dcarry, l);
 
   kernels::linear_backward_weight<T>(pass.space, dx, t.o, p.gradient(layer.to_out));
   kernels::linear_backward_input<T>(pass.space, dx, p.value(layer.to_out), dout);
-  kernels::attention_backward<T>(pass.space, attention_shape(tape.shape, start), t.q, layer_history(carry, l),
-                                 t.o, t.log_sum, dout, dropout(pass.dropout, l, true), dq,
-                                 layer_history(dcarry, l), scratch.workspace);
-  kernels::split_rotate_backward<T>(pass.space, tape.shape, start, config_.attn_num_heads, scratch.rotation,
-                                    dq, layer_history(dcarry, l), dqkv);
-  kernels::shift_rms_norm_forward<T>(pass.space, tape.shape, RmsForm::clamped, shifted_, t.x, previous,
-                                     p.vector(layer.attention_gain), scratch.u, t.attention_inverse_norm, {},
-                                     {});
+  kernels::attention_backward<T>(pass.space, attention_shape(span.shape(), span.start()), t.q, history, t.o,
+                                 t.log_sum, dout, dropout(pass.dropout, SubLayer::attention, l), dq, dhistory,
+                                 scratch.workspace);
+  kernels::split_rotate_backward<T>(pass.space, span.shape(), span.start(), config_.attn_num_heads,
+                                    scratch.rotation, dq, dhistory, dqkv);
+  normalise(span, SubLayer::attention, l, false);
   kernels::linear_backward_weight<T>(pass.space, dqkv, scratch.u,
                                      p.stacked_gradient(layer.to_q, layer.to_kv));
   kernels::linear_backward_input<T>(pass.space, dqkv, p.stacked_value(layer.to_q, layer.to_kv), scratch.u);
-
-  Mat<T> dborder, dnext;
-  if (dcarry.border.data() != nullptr && shifted_ > 0) {
-    dborder = columns(rows(dcarry.border, l * dcarry.sequences, (l + 1) * dcarry.sequences), 0, shifted_);
-    dnext = scratch.dnext;
-    Kokkos::deep_copy(pass.space, dnext, dborder);
-  }
-  kernels::shift_rms_norm_backward<T>(pass.space, tape.shape, RmsForm::clamped, shifted_, scratch.u, t.x,
-                                      previous, p.vector(layer.attention_gain), t.attention_inverse_norm,
-                                      dnext, dx, dborder, p.gradient_vector(layer.attention_gain),
-                                      scratch.workspace);
+  normalise_backward(span, SubLayer::attention, l, dcarry, dx);
 }
 
 template <class T>
@@ -373,24 +365,5 @@ double TransformerBlock<T>::forward_flops(Sequences shape, Index start, bool squ
 
 template class TransformerBlock<float>;
 template class TransformerBlock<double>;
-
-template <class T>
-std::unique_ptr<Block<T>> make_block(BlockConfig const& config, Index width, Index layers,
-                                     std::string const& prefix, Ready ready, ParameterStore<T>& parameters) {
-  switch (config.block_type) {
-    case BlockType::transformer:
-    case BlockType::transformer_encoder:
-      return std::make_unique<TransformerBlock<T>>(config, width, layers, prefix, ready, parameters);
-    case BlockType::mamba1:
-    case BlockType::mamba2:
-      break;
-  }
-  throw core::InputError(prefix + ": Mamba blocks are not part of this build yet");
-}
-
-template std::unique_ptr<Block<float>> make_block(BlockConfig const&, Index, Index, std::string const&, Ready,
-                                                  ParameterStore<float>&);
-template std::unique_ptr<Block<double>> make_block(BlockConfig const&, Index, Index, std::string const&,
-                                                   Ready, ParameterStore<double>&);
 
 }  // namespace strata::model

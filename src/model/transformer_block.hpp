@@ -28,11 +28,11 @@ class TransformerBlock final : public Block<T> {
   Index history_width() const override { return 2 * config_.inner_width(); }
   Index border_width() const override { return 2 * shifted_; }
   Index tape_size(Sequences shape, bool keeps) const override;
-  std::size_t forward_scratch(Sequences shape) const override;
-  std::size_t backward_scratch(Sequences shape) const override;
+  std::size_t forward_scratch(Sequences shape, bool carries) const override;
+  std::size_t backward_scratch(Sequences shape, bool carries) const override;
   void forward(Pass<T> const& pass, Tape<T> const& tape, Carry<T>& carry, Mat<T> y) const override;
-  void backward(Pass<T> const& pass, Tape<T> const& tape, Index start, Carry<T> const& carry,
-                Carry<T> const& dcarry, ConstMat<T> dy, Mat<T> dx) const override;
+  void backward(Pass<T> const& pass, Tape<T> const& tape, Carry<T> const& before, Carry<T> const& dcarry,
+                ConstMat<T> dy, Mat<T> dx) const override;
   double forward_flops(Sequences shape, Index start, bool square) const override;
 
  private:
@@ -41,20 +41,27 @@ class TransformerBlock final : public Block<T> {
     std::size_t attention_gain, to_q, to_kv, to_out, feed_gain, feed_in, feed_in_bias, feed_out,
         feed_out_bias;
   };
+  enum class SubLayer { attention, feed_forward };
   struct LayerTape;  // spans of one layer inside a tape
+  struct NormTape;   // what the norm of a sub-layer reads and writes
   struct Scratch;    // spans taken from the arena during a call
   struct Span;       // one call's arguments and what follows from them
 
   LayerTape layer_tape(Tape<T> const& tape, Index layer) const;
-  Vec<T> final_inverse_norm(Tape<T> const& tape) const;
+  NormTape norm_tape(Tape<T> const& tape, SubLayer part, Index layer) const;
   kernels::KeyValues<T> layer_history(Carry<T> const& carry, Index layer) const;
   kernels::AttentionShape attention_shape(Sequences shape, Index start) const;
-  kernels::Dropout dropout(DropoutStream const& stream, Index layer, bool attention) const;
+  kernels::Dropout dropout(DropoutStream const& stream, SubLayer part, Index layer) const;
 
-  void attention_forward(Span const& span, Index layer, Carry<T> const& carry) const;
-  void feed_forward(Span const& span, Index layer, Carry<T> const& carry) const;
-  void attention_backward(Span const& span, Index layer, Carry<T> const& carry, Carry<T> const& dcarry,
+  /// A sub-layer's part of a border: the features that the token shift takes from the row before.
+  Mat<T> shifted_border(Carry<T> const& carry, SubLayer part, Index layer) const;
+  Mat<T> previous(Span const& span, SubLayer part, Index layer) const;
+  void normalise(Span const& span, SubLayer part, Index layer, bool with_residual) const;
+  void normalise_backward(Span const& span, SubLayer part, Index layer, Carry<T> const& dcarry,
                           Mat<T> dx) const;
+  void attention_forward(Span const& span, Index layer) const;
+  void feed_forward(Span const& span, Index layer) const;
+  void attention_backward(Span const& span, Index layer, Carry<T> const& dcarry, Mat<T> dx) const;
   void feed_backward(Span const& span, Index layer, Carry<T> const& dcarry, Mat<T> dx) const;
 
   BlockConfig config_;

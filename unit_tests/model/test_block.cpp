@@ -108,9 +108,15 @@ class Bench {
         Mat<T> const dx = arena_.template matrix<T>(n, block_->width());
         poison(dx);
         put(dy, rows_of(dy_, span));
-        std::size_t const before = arena_.used();
-        block_->backward(pass_of(span), span.tape, span.start, carry, dcarry, dy, dx);
-        EXPECT_EQ(arena_.used(), before);
+        Carry<T> before = carry;
+        before.position = span.start;
+        if (carry.border.data() != nullptr) {
+          before.border = arena_.template matrix<T>(carry.border.extent(0), carry.border.extent(1));
+          put(before.border, span.border);
+        }
+        std::size_t const used = arena_.used();
+        block_->backward(pass_of(span), span.tape, before, dcarry, dy, dx);
+        EXPECT_EQ(arena_.used(), used);
         take_rows(values(dx), span, results.dx);
       }
     }
@@ -301,8 +307,7 @@ TYPED_TEST(BlockContract, RefusesWhatItCannotDo) {
   EXPECT_THROW(bench.block().forward(bench.pass_of(span), span.tape, carry, y), std::logic_error)
       << "no room";
   EXPECT_EQ(carry.position, 0);
-  EXPECT_THROW(bench.block().backward(bench.pass_of(span), span.tape, 0, carry, carry, y, y),
-               std::logic_error)
+  EXPECT_THROW(bench.block().backward(bench.pass_of(span), span.tape, carry, carry, y, y), std::logic_error)
       << "the tape holds one layer only";
 }
 
