@@ -20,7 +20,7 @@ struct WorkspaceSizes {
 
   explicit WorkspaceSizes(Plan const& plan)
       : borders(plan.count * math::max(Index(0), plan.chunks - 1) * plan.kept_states()),
-        partials(plan.channel_blocks * plan.count * plan.pass_length() * 2 * plan.state),
+        partials(plan.channel_blocks * plan.count * plan.pass_chunks * plan.partials_per_chunk()),
         carry(plan.passes > 1 ? plan.count * plan.kept_states() : 0),
         a_log(plan.groups * plan.channels * plan.state),
         channels(plan.groups * plan.channels) {}
@@ -40,8 +40,9 @@ struct Backward {
   Index chunk_begin, chunk_end;
 
   KOKKOS_INLINE_FUNCTION static ScratchSize scratch(Plan const& plan) {
-    return {plan.chunk * (Index(channel_block) * 5 + together * (4 * Index(lanes<T>) + 2)),
-            Index(channel_block) * (4 * plan.padded_state + 2)};
+    return {
+        plan.chunk * (Index(channel_block) * 5 + together * (4 * Index(lanes<T>) + 2)) + lanes<T> * lanes<T>,
+        Index(channel_block) * (4 * plan.padded_state + 2)};
   }
 
   /// A team's scratch memory.
@@ -85,7 +86,7 @@ struct Backward {
     work.ra = pieces.take_chunk(per_chunk);
     work.decays = pieces.take_chunk(Index(plan.chunk) * together * lanes<T>);
     work.before = pieces.take_chunk(Index(plan.chunk) * together * lanes<T>);
-    work.sums = pieces.take_chunk(Index(plan.chunk) * 2 * together * lanes<T>);
+    work.sums = pieces.take_chunk((Index(plan.chunk) * 2 * together + lanes<T>)*lanes<T>);
     work.bc = pieces.take_chunk(Index(plan.chunk) * 2 * together);
     work.rates = pieces.take_states(states);
     work.initial = pieces.take_states(states);
@@ -153,8 +154,10 @@ struct Backward {
                                     Index begin, T* kept) const {
     Index const row = s * plan.length + begin;
     int const n = static_cast<int>(math::min(Index(plan.chunk), plan.length - begin));
-    for (int k = 0; k < task.lane_blocks; ++k)
-      for_lanes<T>(team, [&](int const lane) { prepare(task, work, row, n, k, lane); });
+    for_lanes<T>(team, [&](int const lane) { prepare(task, work, row, n, begin, lane); });
+    Index const chunk_of_pass = begin / plan.chunk - chunk_begin;
+    T* const partials = memory.partials + ((task.block * plan.count + s) * plan.pass_chunks + chunk_of_pass) *
+                                              plan.partials_per_chunk();
     for (int first = 0; first < plan.padded_state; first += together) {
       copy_bc<T>(team, plan, in, row, n, first, work.bc);
       team.team_barrier();
@@ -169,26 +172,36 @@ struct Backward {
         });
       }
       team.team_barrier();
-      sum_lanes(team, task, work, s, begin, first, n);
+      sum_lanes<T>(team, n * 2 * together, work.sums, partials + first * 2 * plan.chunk);
     }
-    for (int k = 0; k < task.lane_blocks; ++k)
-      for_lanes<T>(team, [&](int const lane) { finish(task, work, row, n, k, lane); });
+    for_lanes<T>(team, [&](int const lane) { finish(task, work, row, n, lane); });
   }
 
-  KOKKOS_INLINE_FUNCTION void prepare(Task<T> const& task, Work const& work, Index row, int n, int k,
+  /// `before`: positions before these, which are next.
+  KOKKOS_INLINE_FUNCTION void prepare(Task<T> const& task, Work const& work, Index row, int n, Index before,
                                       int lane) const {
-    Channels const channels = task.channels(plan, k, lane);
-    T* const step = chunk_of_block(work.step, k);
-    load_steps<T>(in, channels, row, n, lane, step);
-    transform(step, n, lane, [](T raw) { return math::softplus(raw); });
-    for (int t = 0; t < n; ++t) {
-      int const at = t * lanes<T> + lane;
-      Pack<T> const x = load_first<T>(&in.x(row + t, channels.first), channels.left);
-      store<T>(chunk_of_block(work.dx, k) + at, load<T>(step + at) * x);
-      store<T>(chunk_of_block(work.dy, k) + at, load_first<T>(&dy(row + t, channels.first), channels.left));
-      store<T>(chunk_of_block(work.gb, k) + at, Pack<T>{});
-      store<T>(chunk_of_block(work.ra, k) + at, Pack<T>{});
-    }
+    Index const column = task.channel + lane;
+    int const positions = plan.chunk;
+    Rows<T const> const delta(in.delta, row, column), x(in.x, row, column), gradient(dy, row, column);
+    T const* const bias = in.delta_bias.data() + column;
+    for_positions<T>(n, task.lane_blocks, positions, lane, [&](int const t, int const k, int const at) {
+      Index const left = task.left(plan, k, lane);
+      store<T>(work.step + at,
+               load_first<T>(delta.at(t, k), left) + load_first<T>(bias + k * lanes<T>, left));
+      store<T>(work.dy + at, load_first<T>(gradient.at(t, k), left));
+      store<T>(work.gb + at, Pack<T>{});
+      store<T>(work.ra + at, Pack<T>{});
+      if (k == 0 && t < before) {
+        delta.prefetch(-1 - t);
+        x.prefetch(-1 - t);
+        gradient.prefetch(-1 - t);
+      }
+    });
+    for (int k = 0; k < task.lane_blocks; ++k)
+      transform(chunk_of_block(work.step, k), n, lane, [](T raw) { return math::softplus(raw); });
+    for_positions<T>(n, task.lane_blocks, positions, lane, [&](int const t, int const k, int const at) {
+      store<T>(work.dx + at, load<T>(work.step + at) * load_first<T>(x.at(t, k), task.left(plan, k, lane)));
+    });
   }
 
   /// decays and before for states first .. first + together - 1 of a pack; behind the chunk's last position
@@ -200,6 +213,7 @@ struct Backward {
     T const* const rates = of_block(work.rates, k) + first * lanes<T> + lane;
     T* const decays = work.decays + lane;
     T* const before = work.before + lane;
+    T const* const bc = work.bc;
     Pack<T> h[together], rate[together];
     for (int q = 0; q < together; ++q) {
       h[q] = load<T>(kept + (first + q) * lanes<T> + lane);
@@ -207,9 +221,9 @@ struct Backward {
     }
     for (int t = 0; t < n; ++t) {
       Pack<T> const step_t = load<T>(step + t * lanes<T>), dx_t = load<T>(dx + t * lanes<T>);
-      T const* const b = work.bc + t * 2 * together;
+      T const* const b = bc + t * 2 * together;
       for (int q = 0; q < together; ++q) {
-        Pack<T> const a = decay<T>(step_t * rate[q]);
+        Pack<T> const a = decay<T>(step_t, rate[q]);
         store<T>(decays + (t * together + q) * lanes<T>, a);
         store<T>(before + (t * together + q) * lanes<T>, h[q]);
         h[q] = a * h[q] + dx_t * b[q];
@@ -225,6 +239,10 @@ struct Backward {
     T const* const dout = chunk_of_block(work.dy, k) + lane;
     T* const gb = chunk_of_block(work.gb, k) + lane;
     T* const ra = chunk_of_block(work.ra, k) + lane;
+    T const* const decays = work.decays + lane;
+    T const* const befores = work.before + lane;
+    T* const sums = work.sums + lane;
+    T const* const bc = work.bc;
     int const at = first * lanes<T> + lane;
     Pack<T> h[together], rate[together], carry[together], da[together];
     for (int q = 0; q < together; ++q) {
@@ -232,21 +250,21 @@ struct Backward {
       carry[q] = load<T>(of_block(work.carry, k) + at + q * lanes<T>);
       da[q] = Pack<T>{};
       // The chunk's last state, from the one before it.
-      int const end = ((n - 1) * together + q) * lanes<T> + lane;
-      h[q] = load<T>(work.decays + end) * load<T>(work.before + end) +
-             load<T>(dx + (n - 1) * lanes<T>) * work.bc[(n - 1) * 2 * together + q];
+      int const end = ((n - 1) * together + q) * lanes<T>;
+      h[q] = load<T>(decays + end) * load<T>(befores + end) +
+             load<T>(dx + (n - 1) * lanes<T>) * bc[(n - 1) * 2 * together + q];
     }
     for (int t = n - 1; t >= 0; --t) {
       Pack<T> const step_t = load<T>(step + t * lanes<T>), dx_t = load<T>(dx + t * lanes<T>),
                     dy_t = load<T>(dout + t * lanes<T>);
       Pack<T> gb_t = load<T>(gb + t * lanes<T>), ra_t = load<T>(ra + t * lanes<T>);
-      T const* const b = work.bc + t * 2 * together;
+      T const* const b = bc + t * 2 * together;
       T const* const c = b + together;
       for (int q = 0; q < together; ++q) {
-        int const here = (t * together + q) * lanes<T> + lane;
-        T* const db = work.sums + (t * 2 * together + q) * lanes<T> + lane;
+        int const here = (t * together + q) * lanes<T>;
+        T* const db = sums + (t * 2 * together + q) * lanes<T>;
         T* const dc = db + together * lanes<T>;
-        Pack<T> const g = dy_t * c[q] + carry[q], before = load<T>(work.before + here);
+        Pack<T> const g = dy_t * c[q] + carry[q], before = load<T>(befores + here);
         if constexpr (first_lanes) {
           store<T>(db, g * dx_t);
           store<T>(dc, dy_t * h[q]);
@@ -255,7 +273,7 @@ struct Backward {
           store<T>(dc, load<T>(dc) + dy_t * h[q]);
         }
         gb_t += g * b[q];
-        carry[q] = load<T>(work.decays + here) * g;
+        carry[q] = load<T>(decays + here) * g;
         Pack<T> const rho = carry[q] * before;
         ra_t += rho * rate[q];
         da[q] += step_t * rho;
@@ -271,55 +289,35 @@ struct Backward {
     }
   }
 
-  /// The task's part of dB and dC for states first .. first + together - 1.
-  KOKKOS_INLINE_FUNCTION void sum_lanes(Member const& team, Task<T> const& task, Work const& work, Index s,
-                                        Index begin, int first, int n) const {
-    Index const position = begin - chunk_begin * plan.chunk;
-    T* const to =
-        memory.partials + ((task.block * plan.count + s) * plan.pass_length() + position) * 2 * plan.state;
-    for_elements(team, n * 2 * together, [&](int const i) {
-      int const t = i / (2 * together), which = i / together % 2, state = first + i % together;
-      T const* const from = work.sums + i * lanes<T>;
-      T sum = 0;
-      if constexpr (on_device) {  // each thread starts at another lane, or all would want the same memory
-                                  // bank
-        for (int l = 0; l < lanes<T>; ++l) sum += from[(l + i) % lanes<T>];
-      } else {
-        T part[lanes<T>];
-        for (int l = 0; l < lanes<T>; ++l) part[l] = from[l];
-        for (int half = lanes<T> / 2; half > 0; half /= 2)
-          for (int l = 0; l < half; ++l) part[l] += part[l + half];
-        sum = part[0];
-      }
-      if (state < plan.state) to[(t * 2 + which) * plan.state + state] = sum;
-    });
-  }
-
-  KOKKOS_INLINE_FUNCTION void finish(Task<T> const& task, Work const& work, Index row, int n, int k,
+  KOKKOS_INLINE_FUNCTION void finish(Task<T> const& task, Work const& work, Index row, int n,
                                      int lane) const {
-    Channels const channels = task.channels(plan, k, lane);
-    T* const slope = chunk_of_block(work.dx, k);  // step x is not needed any more
-    load_steps<T>(in, channels, row, n, lane, slope);
-    transform(slope, n, lane, [](T raw) { return math::softplus_derivative(raw); });
-    Pack<T> const d = load_first<T>(in.d.data() + channels.first, channels.left);
-    Pack<T> bias_sum{}, d_sum{};
-    for (int t = 0; t < n; ++t) {
-      int const at = t * lanes<T> + lane;
-      Pack<T> const x = load_first<T>(&in.x(row + t, channels.first), channels.left);
-      Pack<T> const dy_t = load<T>(chunk_of_block(work.dy, k) + at),
-                    gb = load<T>(chunk_of_block(work.gb, k) + at);
-      Pack<T> const ddelta =
-          load<T>(slope + at) * (x * gb + load<T>(chunk_of_block(work.ra, k) + at) * (T(1) / rate_unit<T>));
-      store_first<T>(&out.x(row + t, channels.first),
-                     d * dy_t + load<T>(chunk_of_block(work.step, k) + at) * gb, channels.left);
-      store_first<T>(&out.delta(row + t, channels.first), ddelta, channels.left);
-      bias_sum += ddelta;
-      d_sum += dy_t * x;
-    }
-    T* const bias_total = work.delta_bias + k * lanes<T> + lane;
-    T* const d_total = work.d + k * lanes<T> + lane;
-    store<T>(bias_total, load<T>(bias_total) + bias_sum);
-    store<T>(d_total, load<T>(d_total) + d_sum);
+    Index const column = task.channel + lane;
+    int const positions = plan.chunk;
+    Rows<T const> const delta(in.delta, row, column), x(in.x, row, column);
+    Rows<T> const ddelta(out.delta, row, column), dx(out.x, row, column);
+    T const* const bias = in.delta_bias.data() + column;
+    T const* const d = in.d.data() + column;
+    T* const slope = work.dx;  // step x is not needed any more
+    for_positions<T>(n, task.lane_blocks, positions, lane, [&](int const t, int const k, int const at) {
+      Index const left = task.left(plan, k, lane);
+      store<T>(slope + at, load_first<T>(delta.at(t, k), left) + load_first<T>(bias + k * lanes<T>, left));
+    });
+    for (int k = 0; k < task.lane_blocks; ++k)
+      transform(chunk_of_block(slope, k), n, lane, [](T raw) { return math::softplus_derivative(raw); });
+    for_positions<T>(n, task.lane_blocks, positions, lane, [&](int const t, int const k, int const at) {
+      Index const left = task.left(plan, k, lane);
+      Pack<T> const x_t = load_first<T>(x.at(t, k), left), dy_t = load<T>(work.dy + at),
+                    gb = load<T>(work.gb + at);
+      Pack<T> const dstep = x_t * gb + load<T>(work.ra + at) * (T(1) / rate_unit<T>);
+      Pack<T> const ddelta_t = load<T>(slope + at) * dstep;
+      store_first<T>(dx.at(t, k), load_first<T>(d + k * lanes<T>, left) * dy_t + load<T>(work.step + at) * gb,
+                     left);
+      store_first<T>(ddelta.at(t, k), ddelta_t, left);
+      T* const bias_total = work.delta_bias + k * lanes<T> + lane;
+      T* const d_total = work.d + k * lanes<T> + lane;
+      store<T>(bias_total, load<T>(bias_total) + ddelta_t);
+      store<T>(d_total, load<T>(d_total) + dy_t * x_t);
+    });
   }
 
   /// The task's part of the gradients of parameters. Earlier passes of the same task may have left theirs.
@@ -344,27 +342,27 @@ struct Backward {
   }
 };
 
-/// b, c = the partial sums of all blocks of channels, for the rows of a pass.
+/// b, c = the partial sums of all blocks of channels, for `together` states at one position.
 template <class T>
 struct AddPartials {
   Plan plan;
-  Index position, pass_length, positions;  // first of the pass; of memory and of this pass
+  Index chunk_begin, positions;  // of a pass
   T const* partials;
   Mat<T> b, c;
 
-  KOKKOS_INLINE_FUNCTION void operator()(Lanes const& row_lanes, Index i) const {
-    Index const s = i / positions, t = i - s * positions, row = s * plan.length + position + t;
-    Index const step = plan.count * pass_length * 2 * plan.state;
-    T const* const from = partials + (s * pass_length + t) * 2 * plan.state;
-    T* const to[2] = {&b(row, 0), &c(row, 0)};
-    for (int which = 0; which < 2; ++which) {
-      T* const sums = to[which];
-      T const* const own = from + which * plan.state;
-      row_lanes.loop(plan.state, [&](Index n) {
-        T sum = own[n];
-        for (Index block = 1; block < plan.channel_blocks; ++block) sum += own[block * step + n];
-        sums[n] = sum;
-      });
+  KOKKOS_INLINE_FUNCTION void operator()(Index i) const {
+    Index const packs = plan.padded_state / together;
+    Index const t = i % positions, pack = i / positions % packs, s = i / positions / packs;
+    Index const step = plan.count * plan.pass_chunks * plan.partials_per_chunk();
+    T const* from = partials + (s * plan.pass_chunks + t / plan.chunk) * plan.partials_per_chunk() +
+                    (pack * plan.chunk + t % plan.chunk) * 2 * together;
+    T sums[2 * together] = {};
+    for (Index block = 0; block < plan.channel_blocks; ++block, from += step)
+      for (int j = 0; j < 2 * together; ++j) sums[j] += from[j];
+    Index const row = s * plan.length + chunk_begin * plan.chunk + t, first = pack * together;
+    for (int q = 0; q < together && first + q < plan.state; ++q) {
+      b(row, first + q) = sums[q];
+      c(row, first + q) = sums[together + q];
     }
   }
 };
@@ -407,10 +405,11 @@ void selective_scan_backward(ExecSpace const& space, SelectiveScanShape const& s
     Kokkos::parallel_for("strata::selective_scan::backward",
                          make_policy<T>(space, plan.tasks(), Backward<T>::scratch(plan)),
                          Backward<T>{plan, in, initial, dy, out, dstate, memory, begin, end});
-    Index const first = begin * plan.chunk,
-                positions = std::min(plan.length, end * Index(plan.chunk)) - first;
-    for_rows(space, "strata::selective_scan::backward_bc", plan.count * positions, 2 * state,
-             AddPartials<T>{plan, first, plan.pass_length(), positions, memory.partials, out.b, out.c});
+    Index const positions = std::min(plan.length, end * Index(plan.chunk)) - begin * plan.chunk;
+    Kokkos::parallel_for(
+        "strata::selective_scan::backward_bc",
+        Kokkos::RangePolicy<ExecSpace>(space, 0, plan.count * positions * (plan.padded_state / together)),
+        AddPartials<T>{plan, begin, positions, memory.partials, out.b, out.c});
     end = begin;
   }
   Index const group_rows = plan.groups * rows_per_block;  // add_partial_sums wants as many blocks as groups

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <utility>
 
 #include "kernels/common/check.hpp"
 #include "kernels/common/math.hpp"
@@ -52,8 +53,8 @@ struct Plan {
 
   KOKKOS_INLINE_FUNCTION Index tasks() const { return groups * channel_blocks; }
   KOKKOS_INLINE_FUNCTION Index kept_states() const { return padded_channels * padded_state; }
-  /// Positions of a pass.
-  KOKKOS_INLINE_FUNCTION Index pass_length() const { return math::min(length, pass_chunks * chunk); }
+  /// Partial sums of dB and dC that a task leaves for a chunk.
+  KOKKOS_INLINE_FUNCTION Index partials_per_chunk() const { return Index(2) * chunk * padded_state; }
 };
 Plan make_plan(SelectiveScanShape const& shape);
 
@@ -163,6 +164,42 @@ KOKKOS_FORCEINLINE_FUNCTION void store_first(T* to, Pack<T> pack, Index n) {
   for (int l = 0; l < n; ++l) to[l] = part[l];
 }
 
+#if !defined(KOKKOS_ENABLE_CUDA) && !defined(KOKKOS_ENABLE_HIP) && !defined(KOKKOS_ENABLE_SYCL)
+/// Sums of neighbouring lanes: those of a, then those of b.
+template <class T, int... i>
+Pack<T> add_neighbours(Pack<T> a, Pack<T> b, std::integer_sequence<int, i...>) {
+  return __builtin_shufflevector(a, b, 2 * i...) + __builtin_shufflevector(a, b, (2 * i + 1)...);
+}
+/// Lane i of the result is made of row i: for rows = lanes its sum.
+template <class T, int rows>
+Pack<T> add_up_rows(T const* from) {
+  if constexpr (rows == 1) {
+    return load<T>(from);
+  } else {
+    constexpr int half = rows / 2;
+    return add_neighbours<T>(add_up_rows<T, half>(from), add_up_rows<T, half>(from + half * lanes<T>),
+                             std::make_integer_sequence<int, lanes<T>>());
+  }
+}
+#endif
+
+/// sums[i] = the sum over the lanes of row i of `from` (n, lanes), shared by the team. Reads rows up to the
+/// next multiple of `lanes`, whatever they hold.
+template <class T>
+KOKKOS_INLINE_FUNCTION void sum_lanes(Member const& team, int n, T const* from, T* sums) {
+  if constexpr (on_device) {
+    for_elements(team, n, [&](int const i) {
+      T sum = 0;
+      // Each thread starts at another lane, or all would want the same memory bank.
+      for (int l = 0; l < lanes<T>; ++l) sum += from[i * lanes<T> + (l + i) % lanes<T>];
+      sums[i] = sum;
+    });
+  } else {
+    for (int i = 0; i < n; i += lanes<T>)
+      store_first<T>(sums + i, add_up_rows<T, lanes<T>>(from + i * lanes<T>), n - i);
+  }
+}
+
 /// element = f(element) for the packs at `lane` of buffer (n, lanes).
 template <class T, class F>
 KOKKOS_FORCEINLINE_FUNCTION void transform(T* buffer, int n, int lane, F const& f) {
@@ -198,28 +235,27 @@ struct Exponential<double> {
       0.055504108664821597,   0.24022650695910097,    0.69314718055994529};
 };
 
-/// exp(step * A) for exponent = step * rate <= 0; on the host by 2^exponent in registers, where the largest
-/// error is that of the product, and results below 2^-bias become 0. A NaN stays one.
+/// exp(step * A) for step >= 0, rate <= 0; on the host by 2^(step * rate) in registers. Its largest error
+/// there is that of the product's rounding; results below 2^-bias become 0, and a NaN stays one.
 template <class T>
-KOKKOS_FORCEINLINE_FUNCTION Pack<T> decay(Pack<T> exponent) {
+KOKKOS_FORCEINLINE_FUNCTION Pack<T> decay(Pack<T> step, Pack<T> rate) {
   if constexpr (on_device) {
-    return math::exp(exponent);
+    return math::exp(step * rate);
   } else {
     using E = Exponential<T>;
-    using Bits = decltype(exponent < exponent);
+    using Bits = decltype(step < rate);
     // Adding 1.5 * 2^mantissa_bits rounds to an integer, which then stands in the low bits of the sum; with
     // the bias in it as well, these bits shifted to the exponent's place are the power of two.
-    constexpr T magic = T(3) * T(std::int64_t(1) << (E::mantissa_bits - 1)) + T(E::bias);
-    Pack<T> const lowest = Pack<T>{} - T(E::bias);
-    Pack<T> const clamped = lowest > exponent ? lowest : exponent;
-    Pack<T> const shifted = clamped + magic;
-    Pack<T> const f = clamped - (shifted - magic);
+    constexpr T zero = T(3) * T(std::int64_t(1) << (E::mantissa_bits - 1)), magic = zero + T(E::bias);
+    Pack<T> const shifted = step * rate + magic;
+    Pack<T> const f = step * rate - (shifted - magic);
     Pack<T> sum = f * E::coefficients[0] + E::coefficients[1];
     constexpr int terms = sizeof(E::coefficients) / sizeof(T);
 #pragma GCC unroll 16
     for (int i = 2; i < terms; ++i) sum = sum * f + E::coefficients[i];
     sum = sum * f + T(1);
-    return sum * math::bits_as<Pack<T>>(math::bits_as<Bits>(shifted) << E::mantissa_bits);
+    Pack<T> const power = math::bits_as<Pack<T>>(math::bits_as<Bits>(shifted) << E::mantissa_bits);
+    return shifted <= Pack<T>{} + zero ? Pack<T>{} : sum * power;
   }
 }
 
@@ -247,6 +283,10 @@ struct Task {
             blocks_of(math::min(Index(channel_block), plan.channels - channel), Index(lanes<T>)))),
         group(number / plan.channel_blocks) {}
 
+  /// Channels of the task from lane block k's `lane` on.
+  KOKKOS_FORCEINLINE_FUNCTION Index left(Plan const& plan, int k, int lane) const {
+    return plan.channels - channel - k * lanes<T> - lane;
+  }
   KOKKOS_INLINE_FUNCTION Channels channels(Plan const& plan, int lane_block, int lane) const {
     Index const first = channel + lane_block * lanes<T> + lane;
     return {first, plan.channels - first};
@@ -282,16 +322,31 @@ KOKKOS_INLINE_FUNCTION void load_rates(Plan const& plan, Channels const channels
   transform(rates, static_cast<int>(plan.state), lane, [](T a) { return -rate_unit<T> * math::exp(a); });
 }
 
-/// step (n, lanes) at `lane` = softplus(delta + bias) for n positions from `row` on.
-template <class T>
-KOKKOS_INLINE_FUNCTION void load_steps(SelectiveScanInputs<T> const& in, Channels const channels, Index row,
-                                       int n, int lane, T* step) {
-  Index const stride = in.delta.stride(0);
-  T const* const from = in.delta.data() + row * stride + channels.first;
-  Pack<T> const bias = load_first<T>(in.delta_bias.data() + channels.first, channels.left);
+/// f(t, k, at) for n positions and all lane blocks of a task: `at` is the place of lane `lane` in a buffer
+/// (lane block, positions, lanes). Position by position, since the lane blocks of a row are neighbours.
+template <class T, class F>
+KOKKOS_FORCEINLINE_FUNCTION void for_positions(int n, int blocks, int positions, int lane, F const& f) {
   for (int t = 0; t < n; ++t)
-    store<T>(step + t * lanes<T> + lane, load_first<T>(from + t * stride, channels.left) + bias);
+    for (int k = 0; k < blocks; ++k) f(t, k, (k * positions + t) * lanes<T> + lane);
 }
+
+/// Elements of a matrix at the positions and channels of a task.
+template <class T>
+struct Rows {
+  T* data;
+  Index stride;
+
+  KOKKOS_FORCEINLINE_FUNCTION Rows(Mat<T> const& m, Index row, Index column)
+      : data(m.data() + row * static_cast<Index>(m.stride(0)) + column), stride(m.stride(0)) {}
+  KOKKOS_FORCEINLINE_FUNCTION T* at(int t, int k) const { return data + t * stride + k * lanes<T>; }
+  /// Asks for a row of the task's channels ahead of its use.
+  KOKKOS_FORCEINLINE_FUNCTION void prefetch(Index t) const {
+    if constexpr (!on_device) {
+      constexpr int line = 64 / static_cast<int>(sizeof(T));
+      for (int i = 0; i < channel_block; i += line) __builtin_prefetch(data + t * stride + i);
+    }
+  }
+};
 
 /// bc (n, 2, together) = columns [first, first + together) of B and C for n rows from `row` on, 0 beyond the
 /// last.

@@ -101,22 +101,7 @@ struct Sweep {
   KOKKOS_INLINE_FUNCTION void positions(Member const& team, Task<T> const& task, Work const& work, Index s,
                                         Index begin, int n) const {
     Index const row = s * plan.length + begin;
-    for (int k = 0; k < task.lane_blocks; ++k) {
-      for_lanes<T>(team, [&](int const lane) {
-        Channels const channels = task.channels(plan, k, lane);
-        T* const step = work.step + k * block * lanes<T>;
-        T* const dx = work.dx + k * block * lanes<T> + lane;
-        T* const out = work.y + k * block * lanes<T> + lane;
-        load_steps<T>(in, channels, row, n, lane, step);
-        transform(step, n, lane, [](T raw) { return math::softplus(raw); });
-        Pack<T> const d = load_first<T>(in.d.data() + channels.first, channels.left);
-        for (int t = 0; t < n; ++t) {
-          Pack<T> const x = load_first<T>(&in.x(row + t, channels.first), channels.left);
-          store<T>(dx + t * lanes<T>, load<T>(step + t * lanes<T> + lane) * x);
-          if constexpr (writes_y) store<T>(out + t * lanes<T>, d * x);
-        }
-      });
-    }
+    for_lanes<T>(team, [&](int const lane) { prepare(task, work, row, n, plan.length - begin - n, lane); });
     for (int first = 0; first < plan.padded_state; first += together) {
       copy_bc<T>(team, plan, in, row, n, first, work.bc);
       team.team_barrier();
@@ -125,15 +110,39 @@ struct Sweep {
       team.team_barrier();
     }
     if constexpr (writes_y) {
-      for (int k = 0; k < task.lane_blocks; ++k) {
-        for_lanes<T>(team, [&](int const lane) {
-          Channels const channels = task.channels(plan, k, lane);
-          T const* const out = work.y + k * block * lanes<T> + lane;
-          for (int t = 0; t < n; ++t)
-            store_first<T>(&y(row + t, channels.first), load<T>(out + t * lanes<T>), channels.left);
+      for_lanes<T>(team, [&](int const lane) {
+        Rows<T> const out(y, row, task.channel + lane);
+        for_positions<T>(n, task.lane_blocks, block, lane, [&](int const t, int const k, int const at) {
+          store_first<T>(out.at(t, k), load<T>(work.y + at), task.left(plan, k, lane));
         });
-      }
+      });
     }
+  }
+
+  /// step, dx and the part of y that passes the states by. `rest`: positions that follow these.
+  KOKKOS_INLINE_FUNCTION void prepare(Task<T> const& task, Work const& work, Index row, int n, Index rest,
+                                      int lane) const {
+    Index const column = task.channel + lane;
+    Rows<T const> const delta(in.delta, row, column), x(in.x, row, column);
+    T const* const bias = in.delta_bias.data() + column;
+    T const* const d = in.d.data() + column;
+    for_positions<T>(n, task.lane_blocks, block, lane, [&](int const t, int const k, int const at) {
+      Index const left = task.left(plan, k, lane);
+      store<T>(work.step + at,
+               load_first<T>(delta.at(t, k), left) + load_first<T>(bias + k * lanes<T>, left));
+      if (k == 0 && t < rest) {
+        delta.prefetch(n + t);
+        x.prefetch(n + t);
+      }
+    });
+    for (int k = 0; k < task.lane_blocks; ++k)
+      transform(work.step + k * block * lanes<T>, n, lane, [](T raw) { return math::softplus(raw); });
+    for_positions<T>(n, task.lane_blocks, block, lane, [&](int const t, int const k, int const at) {
+      Index const left = task.left(plan, k, lane);
+      Pack<T> const x_t = load_first<T>(x.at(t, k), left);
+      store<T>(work.dx + at, load<T>(work.step + at) * x_t);
+      if constexpr (writes_y) store<T>(work.y + at, load_first<T>(d + k * lanes<T>, left) * x_t);
+    });
   }
 
   /// States first .. first + together - 1 of a pack over n positions.
@@ -155,12 +164,12 @@ struct Sweep {
       if constexpr (writes_y) {
         Pack<T> sum = load<T>(out + t * lanes<T>);
         for (int q = 0; q < together; ++q) {
-          h[q] = decay<T>(step_t * rate[q]) * h[q] + dx_t * b[q];
+          h[q] = decay<T>(step_t, rate[q]) * h[q] + dx_t * b[q];
           sum += h[q] * b[together + q];
         }
         store<T>(out + t * lanes<T>, sum);
       } else {
-        for (int q = 0; q < together; ++q) h[q] = decay<T>(step_t * rate[q]) * h[q] + dx_t * b[q];
+        for (int q = 0; q < together; ++q) h[q] = decay<T>(step_t, rate[q]) * h[q] + dx_t * b[q];
       }
     }
     for (int q = 0; q < together; ++q) store<T>(kept + q * lanes<T>, h[q]);

@@ -74,10 +74,11 @@ struct Exponentials {
   KOKKOS_INLINE_FUNCTION void operator()(Index i) const {
     namespace scan = kernels::selective_scan;
     constexpr int width = scan::pack_width<T>;
+    scan::Pack<T> const minus_one = scan::Pack<T>{} - T(1);
     T* const mine = values.data() + i * numbers;
     for (int round = 0; round < rounds; ++round) {
       for (int at = 0; at < numbers; at += width)
-        scan::store<T>(mine + at, scan::decay<T>(-scan::load<T>(mine + at)));
+        scan::store<T>(mine + at, scan::decay<T>(scan::load<T>(mine + at), minus_one));
     }
   }
 };
