@@ -20,13 +20,13 @@ def run(*files):
     return done.returncode, done.stdout
 
 
-def add(name, amount):
-    """Adds `amount`, relative to the largest element, to one element in the middle of a dataset."""
+def add(name, amount, last=False):
+    """Adds `amount`, relative to the largest element, to one element of a dataset: the middle or the last one."""
 
     def change(file):
         values = file[name][...]
         flat = values.reshape(-1)
-        flat[flat.size // 2] += amount * abs(flat).max()
+        flat[-1 if last else flat.size // 2] += amount * abs(flat).max()
         file[name][...] = values
 
     return change
@@ -62,6 +62,14 @@ CASES = [
     ("megabyte_tt.h5", add("/outputs/logits", 1e-4), "logits"),
     ("block_transformer_odd.h5", add("/L7/outputs/y", 1e-4), "/L7"),
     ("block_transformer_odd.h5", add("/L40/outputs/dx", 1e-4), "/L40/dx"),
+    ("block_mamba1.h5", add("/L7/outputs/y_step", 1e-4), "/L7/y token by token"),
+    ("block_mamba1.h5", add("/L40/final_state/layers.1.conv", 1e-4), "/L40/final_state"),
+    ("block_mamba1.h5", add("/L7/final_state/layers.0.ssm", 1e-3), "/L7/final_state"),
+    ("block_mamba1.h5", add("/L7/grads/layers.1.mixer.A_log", 1e-4), "/L7/grads/layers.1.mixer.A_log"),
+    ("block_mamba2.h5", add("/L40/outputs/y_step", 1e-4), "/L40/y token by token"),
+    ("block_mamba2.h5", add("/L1/final_state/layers.0.conv", 1e-4, last=True), "/L1/final_state"),
+    ("block_mamba2.h5", add("/L40/final_state/layers.1.ssm", 1e-3), "/L40/final_state"),
+    ("mblm_m2t.h5", add("/params/stage_models.0.layers.1.mixer.dt_bias", 1e-2), "logits"),
     ("block_encoder.h5", add("/params/layers.1.1.4.weight", 1e-2), "/L40"),
 ]
 
