@@ -4,11 +4,41 @@
 #include "info.hpp"
 #include "model/cost.hpp"
 #include "model/hierarchy.hpp"
+#include "model/tape_parts.hpp"
 #include "train/checkpoint.hpp"
 #include "train/deck.hpp"
+#include "train/deck_keys.hpp"
+
+namespace {
+
+using strata::model::Index;
+
+char const* name_of(strata::model::BlockType type) {
+  for (auto const& choice : strata::train::block_types())
+    if (choice.value == type) return choice.name;
+  return "";
+}
+
+/// What training keeps per position of a layer, in floats.
+nlohmann::ordered_json describe_tape(strata::model::BlockConfig const& block, Index width) {
+  nlohmann::ordered_json json;
+  Index const float_bytes = sizeof(float);
+  json["bytes_per_position_and_layer"] = float_bytes * strata::model::layer_tape_elements(block, width);
+  for (auto const& part : strata::model::layer_tape_parts(block, width))
+    json["of_which"][part.what] = float_bytes * part.elements;
+  return json;
+}
+
+/// What one sequence remembers of the positions before: a constant, and what each position adds.
+nlohmann::ordered_json describe_carry(strata::model::Block<float> const& block) {
+  Index const layer_bytes = block.layers() * static_cast<Index>(sizeof(float));
+  return {{"bytes_per_sequence", layer_bytes * block.border_width()},
+          {"bytes_per_position", layer_bytes * block.history_width()}};
+}
+
+}  // namespace
 
 nlohmann::ordered_json describe_deck(std::string const& path, std::vector<std::string> const& overrides) {
-  using strata::model::Index;
   strata::train::Deck const deck = strata::train::read_deck(path, overrides);
   strata::model::ModelConfig const& config = deck.params;
   strata::model::ParameterCount const count = strata::model::count_parameters(config);
@@ -22,12 +52,15 @@ nlohmann::ordered_json describe_deck(std::string const& path, std::vector<std::s
   for (std::size_t s = 0; s < config.stages(); ++s) {
     nlohmann::ordered_json stage;
     stage["stage"] = s + 1;
+    stage["block_type"] = name_of(config.block[s].block_type);
     stage["bytes_per_position"] = config.bytes_per_position(s);
     stage["width"] = config.hidden_dims[s];
     stage["layers"] = config.num_layers[s];
     stage["embedder_parameters"] = count.stages[s].embedder;
     stage["layer_parameters"] = count.stages[s].block;
     stage["projection_parameters"] = count.stages[s].projection;
+    stage["tape"] = describe_tape(config.block[s], config.hidden_dims[s]);
+    stage["carry"] = describe_carry(hierarchy.stages()[s]->block());
     json["stages"].push_back(std::move(stage));
   }
   json["head_parameters"] = count.head;

@@ -17,10 +17,8 @@ std::vector<TapePart> layer_tape_parts(BlockConfig const& config, Index width) {
     case BlockType::mamba1:
       return {{"residual stream", width},
               {"gate and input of the convolution", 2 * channels},
-              {"input of the scan", channels},
-              {"step sizes of low rank, B and C", BlockConfig::dt_rank(width) + 2 * state},
-              {"step sizes", channels},
               {"output of the scan", channels},
+              {"low-rank step sizes, B and C", BlockConfig::dt_rank(width) + 2 * state},
               {"norm", 1}};
     case BlockType::mamba2:
       return {{"residual stream", width},
