@@ -16,6 +16,25 @@ void require_like(char const* name, ConstMat<T> wanted, ConstMat<T> m) {
                       << ", " << wanted.extent(1) << ")");
 }
 
+/// scales[i] = the factor of column tile.column + i: on the host the generator's calls, four columns each,
+/// run side by side in vector registers (a tile begins at a multiple of four).
+template <class T>
+KOKKOS_INLINE_FUNCTION void fill_tile_scales(Dropout const& dropout, Index row, Tile const& tile, T* scales) {
+  if constexpr (on_device) {
+    scales[0] = dropout.scale<T>(row, tile.column);
+  } else {
+    static_assert(on_device || tile_columns % 4 == 0);
+    std::uint64_t const id = dropout.stream_row(row);
+    Index const first = tile.column / 4;
+    int const quads = (tile.width + 3) / 4;
+    STRATA_INDEPENDENT
+    for (int q = 0; q < quads; ++q) {
+      Kokkos::Array<T, 4> const drawn = dropout.quad_scales<T>(id, first + q);
+      for (int lane = 0; lane < 4; ++lane) scales[4 * q + lane] = drawn[lane];
+    }
+  }
+}
+
 }  // namespace
 
 template <class T>
@@ -108,13 +127,13 @@ void gated_rms_norm_backward(ExecSpace const& space, ConstMat<T> dout, ConstMat<
     T const* const gate = &z(row, 0);
     T const* const k = gain.data();
     T* const s = &dz(row, 0);
+    Index const n = width;  // nvcc wants it captured before the branch
     T dot;
     if constexpr (on_device) {
-      dot =
-          lanes.template sum<T>(width, [&](Index j) { return k[j] * d[j] * (in[j] * math::silu(gate[j])); });
+      dot = lanes.template sum<T>(n, [&](Index j) { return k[j] * d[j] * (in[j] * math::silu(gate[j])); });
     } else {
-      lanes.loop(width, [&](Index j) { s[j] = math::sigmoid(gate[j]); });
-      dot = lanes.template sum<T>(width, [&](Index j) { return k[j] * d[j] * (in[j] * (gate[j] * s[j])); });
+      lanes.loop(n, [&](Index j) { s[j] = math::sigmoid(gate[j]); });
+      dot = lanes.template sum<T>(n, [&](Index j) { return k[j] * d[j] * (in[j] * (gate[j] * s[j])); });
     }
     T const r = inverse_norm(row);
     lanes.once([&] { pull[row] = r * (r * dot) / static_cast<T>(width); });
@@ -162,7 +181,7 @@ void add_dropped(ExecSpace const& space, Dropout const& dropout, ConstMat<T> x, 
             for (int i = 0; i < tile.width; ++i) out[i] += in[i];
             continue;
           }
-          keep.fill_scales(row, tile.column, tile.width, scales);
+          fill_tile_scales(keep, row, tile, scales);
           STRATA_INDEPENDENT
           for (int i = 0; i < tile.width; ++i) out[i] += scales[i] * in[i];
         }
@@ -184,7 +203,7 @@ void drop(ExecSpace const& space, Dropout const& dropout, ConstMat<T> x, Mat<T> 
             for (int i = 0; i < tile.width; ++i) out[i] = in[i];
             continue;
           }
-          keep.fill_scales(row, tile.column, tile.width, scales);
+          fill_tile_scales(keep, row, tile, scales);
           STRATA_INDEPENDENT
           for (int i = 0; i < tile.width; ++i) out[i] = scales[i] * in[i];
         }
