@@ -7,9 +7,6 @@ namespace strata::kernels::ssd {
 
 namespace {
 
-/// Teams that keep a machine busy; a chunk's heads are shared out until there are so many.
-constexpr Index enough_teams = on_device ? 1024 : 64;
-
 /// Steps, decays and scores of a chunk.
 template <class T>
 struct Scores {

@@ -55,6 +55,16 @@ Plan make_plan(SsdShape const& shape, bool enters, bool leaves);
 double visible_pairs(Plan const& plan);
 double rows_with_state(Plan const& plan);
 
+/// Teams that keep a machine busy; a chunk's heads are shared out until there are so many.
+inline constexpr Index enough_teams = on_device ? 1024 : 64;
+
+/// No less than head blocks * rows of this call or of a shorter one, so that no shorter call needs more
+/// workspace.
+inline Index most_partial_rows(Plan const& plan) {
+  Index const rows = plan.shape.sequences.rows(), bound = enough_teams * plan.chunk + rows;
+  return plan.shape.heads == 1 ? 0 : bound < plan.shape.heads * rows ? bound : plan.shape.heads * rows;
+}
+
 /// Pieces of the workspace, or their sizes when it starts at null.
 template <class T>
 struct Pieces {
@@ -73,8 +83,7 @@ struct Pieces {
     Index const heads = plan.shape.heads, lanes = lanes_of<T>(plan), chunks = plan.all_chunks();
     Index const borders_size =
         plan.has_states() ? plan.shape.sequences.count * (plan.chunks + 1) * heads * state_size<T>(plan) : 0;
-    Index const partial =
-        plan.head_blocks > 1 ? plan.head_blocks * plan.shape.sequences.rows() * plan.shape.state : 0;
+    Index const partial = most_partial_rows(plan) * plan.shape.state;
     size = 0;
     auto const take = [&](Index elements) {
       T* const at = base == nullptr ? nullptr : base + size;

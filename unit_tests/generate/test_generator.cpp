@@ -91,6 +91,36 @@ TYPED_TEST(Generation, GivesTheLogitsOfTheWholeWindow) {
   }
 }
 
+/// Every block continues from its carry, as the outermost stage and further in.
+TYPED_TEST(Generation, GivesTheLogitsOfTheWholeWindowWithEveryBlock) {
+  struct Mix {
+    std::vector<Index> lens;
+    char const* letters;
+  };
+  for (Head const head : {Head::complete, Head::reference})
+    for (Mix const& mix : {Mix{{13}, "1"},
+                           {{13}, "2"},
+                           {{4, 3}, "2T"},
+                           {{4, 3}, "12"},
+                           {{3, 2, 3}, "2T1"},
+                           {{3, 2, 3}, "T21"},
+                           {{2, 2, 2, 3}, "212T"}}) {
+      SCOPED_TRACE(mix.letters + std::string(head == Head::complete ? " complete" : " reference"));
+      Hierarchy<TypeParam> model(
+          with_blocks(small_config(head, mix.lens, Position::none, 40, 39), mix.letters), {2, 7, false, {}},
+          false);
+      randomise(model.parameters(), 51);
+      Index const length = product(mix.lens);
+      std::vector<std::int64_t> const ids = random_ids(3 * length, 52);
+      model::Predictions const p = model::predict(model, ids, 3);
+      Generator<TypeParam> generator(model, 3);
+      for (Index t = 0; t < length; ++t) {
+        EXPECT_LE(error(generator.logits(), p, t), this->tolerance) << "token " << t;
+        generator.append(column(ids, 3, length, t));
+      }
+    }
+}
+
 /// Reading a prompt without asking for logits leads to the same place.
 TYPED_TEST(Generation, ReadsPromptsSilently) {
   for (Head const head : {Head::complete, Head::reference}) {

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "model/device_batch.hpp"
@@ -44,6 +45,21 @@ inline ModelConfig small_config(Head head, std::vector<Index> const& lens, Posit
     c.block.push_back(block);
   }
   return c;
+}
+
+/// The same stages with blocks by letter, outermost first: '1' Mamba-1, '2' Mamba-2, 'T' Transformer.
+inline ModelConfig with_blocks(ModelConfig config, std::string const& letters) {
+  for (std::size_t s = 0; s < config.stages(); ++s) {
+    model::BlockConfig& block = config.block[s];
+    if (letters.at(s) == 'T') continue;
+    block.block_type = letters[s] == '1' ? model::BlockType::mamba1 : model::BlockType::mamba2;
+    block.d_state = 5 + static_cast<Index>(s);
+    block.d_conv = s == 0 ? 4 : 3;
+    block.expand = 2;
+    block.headdim = 4;
+    block.dropout = block.ff_dropout;
+  }
+  return config;
 }
 
 /// Random windows on the host: lengths[b] tokens each, no weights unless asked for.

@@ -23,15 +23,45 @@ constexpr Index sequences = 3, positions = 13;
 
 struct Case {
   char const* what;
-  Index width, heads, head_width;
-  bool rotary;
-  double dropout;
+  Index width;
+  model::BlockConfig block;
 };
-constexpr Case cases[] = {{"even, rotary", 14, 3, 6, true, 0},
-                          {"odd, no rotary", 13, 2, 5, false, 0},
-                          {"odd, rotary, dropout", 13, 2, 4, true, 0.3},
-                          {"even, no rotary, dropout", 10, 1, 7, false, 0.3},
-                          {"width 1, whose shift moves nothing", 1, 1, 2, true, 0}};
+
+model::BlockConfig attention(Index heads, Index head_width, bool rotary, double dropout) {
+  model::BlockConfig block;
+  block.attn_head_dims = head_width;
+  block.attn_num_heads = heads;
+  block.attn_use_rot_embs = rotary;
+  block.attn_dropout = block.ff_dropout = dropout;
+  return block;
+}
+model::BlockConfig mamba(model::BlockType type, Index states, Index inputs, Index expand, Index head_width,
+                         double dropout) {
+  model::BlockConfig block;
+  block.block_type = type;
+  block.d_state = states;
+  block.d_conv = inputs;
+  block.expand = expand;
+  block.headdim = head_width;
+  block.dropout = dropout;
+  return block;
+}
+
+std::vector<Case> const& cases() {
+  using model::BlockType;
+  static std::vector<Case> const all{
+      {"even, rotary", 14, attention(3, 6, true, 0)},
+      {"odd, no rotary", 13, attention(2, 5, false, 0)},
+      {"odd, rotary, dropout", 13, attention(2, 4, true, 0.3)},
+      {"even, no rotary, dropout", 10, attention(1, 7, false, 0.3)},
+      {"width 1, whose shift moves nothing", 1, attention(1, 2, true, 0)},
+      {"Mamba-1", 13, mamba(BlockType::mamba1, 5, 4, 2, 1, 0)},
+      {"Mamba-1, smallest", 2, mamba(BlockType::mamba1, 1, 1, 1, 1, 0)},
+      {"Mamba-2", 12, mamba(BlockType::mamba2, 7, 4, 2, 8, 0)},
+      {"Mamba-2, dropout", 9, mamba(BlockType::mamba2, 3, 2, 3, 9, 0.3)},
+      {"Mamba-2, smallest", 2, mamba(BlockType::mamba2, 1, 1, 1, 1, 0)}};
+  return all;
+}
 
 /// Results of a forward and backward pass over all positions.
 struct Results {
@@ -51,13 +81,9 @@ template <class T>
 class Bench {
  public:
   explicit Bench(Case const& c, bool causal = true, Index layers = 2)
-      : dropout_(c.dropout > 0), arena_(1 << 22) {
-    model::BlockConfig config;
-    config.block_type = causal ? model::BlockType::transformer : model::BlockType::transformer_encoder;
-    config.attn_head_dims = c.head_width;
-    config.attn_num_heads = c.heads;
-    config.attn_use_rot_embs = c.rotary;
-    config.attn_dropout = config.ff_dropout = c.dropout;
+      : dropout_(c.block.attn_dropout > 0 || c.block.dropout > 0), arena_(1 << 22) {
+    model::BlockConfig config = c.block;
+    if (!causal) config.block_type = model::BlockType::transformer_encoder;
     block_ = model::make_block<T>(config, c.width, layers, "", model::Ready::at_end, parameters_);
     parameters_.allocate(true);
     randomise(parameters_, 51);
@@ -228,7 +254,7 @@ using Precisions = testing::Types<float, double>;
 TYPED_TEST_SUITE(BlockContract, Precisions);
 
 TYPED_TEST(BlockContract, AnySplitAgreesWithTheWhole) {
-  for (Case const& c : cases) {
+  for (Case const& c : cases()) {
     Bench<TypeParam> bench(c);
     Results const whole = bench.run({positions});
     for (Index a = 1; a < positions; ++a) {
@@ -248,7 +274,7 @@ TYPED_TEST(BlockContract, AnySplitAgreesWithTheWhole) {
 
 /// A tape is a function of the carry before its span: rebuilding it changes no bit of anything.
 TYPED_TEST(BlockContract, TapesCanBeRebuiltAndDropped) {
-  for (Case const& c : cases) {
+  for (Case const& c : cases()) {
     for (std::vector<Index> const& ends : {std::vector<Index>{13}, {5, 13}, {1, 7, 13}, {4, 5, 6, 13}}) {
       SCOPED_TRACE(std::string(c.what) + ", ends " + testing::PrintToString(ends));
       Bench<TypeParam> bench(c);
@@ -262,7 +288,7 @@ TYPED_TEST(BlockContract, TapesCanBeRebuiltAndDropped) {
 }
 
 TYPED_TEST(BlockContract, BackwardTwiceDoublesGradients) {
-  for (Case const& c : cases) {
+  for (Case const& c : cases()) {
     SCOPED_TRACE(c.what);
     Bench<TypeParam> bench(c);
     Results const once = bench.run({5, positions}), twice = bench.run({5, positions}, 2);
@@ -284,14 +310,18 @@ TYPED_TEST(BlockContract, BackwardTwiceDoublesGradients) {
 }
 
 TYPED_TEST(BlockContract, DropoutDropsInTrainingOnly) {
-  Case without = cases[2];
-  without.dropout = 0;
-  Bench<TypeParam> dropping(cases[2]), keeping(without);
-  EXPECT_GT(relative_difference(keeping.run({positions}).y, dropping.run({positions}).y), 1e-2);
+  for (Case const& c : cases()) {
+    if (c.block.attn_dropout == 0 && c.block.dropout == 0) continue;
+    SCOPED_TRACE(c.what);
+    Case without = c;
+    without.block.attn_dropout = without.block.ff_dropout = without.block.dropout = 0;
+    Bench<TypeParam> dropping(c), keeping(without);
+    EXPECT_GT(relative_difference(keeping.run({positions}).y, dropping.run({positions}).y), 1e-2);
+  }
 }
 
 TYPED_TEST(BlockContract, RefusesWhatItCannotDo) {
-  Bench<TypeParam> encoder(cases[0], false);
+  Bench<TypeParam> encoder(cases()[0], false);
   EXPECT_NO_THROW(encoder.run({positions}));
   try {
     encoder.run({5, positions});
@@ -299,7 +329,7 @@ TYPED_TEST(BlockContract, RefusesWhatItCannotDo) {
   } catch (std::logic_error const& error) {
     EXPECT_NE(std::string(error.what()).find("bidirectional encoder"), std::string::npos) << error.what();
   }
-  Bench<TypeParam> bench(cases[0]);
+  Bench<TypeParam> bench(cases()[0]);
   core::Arena& arena = bench.arena();
   Carry<TypeParam> carry = bench.block().take_carry(arena, sequences, 4, true);
   SpanState<TypeParam> const span{0, bench.block().take_tape(arena, {sequences, 5}, false), {}};

@@ -27,6 +27,15 @@ std::vector<Shape> shapes() {
            Windows({60, 13, 48}, 20, 24)},
           {"one stage", small_config(Head::complete, {13}, Position::fixed, 20, 19, 0.25),
            Windows({13, 11}, 20, 25)},
+          {"Mamba-2 above a Transformer",
+           with_blocks(small_config(Head::complete, {7, 3}, Position::none, 20, 19, 0.25), "2T"),
+           Windows({21, 20, 9}, 20, 27)},
+          {"Mamba-1 above Mamba-2",
+           with_blocks(small_config(Head::complete, {7, 3}, Position::none, 20, 19, 0.25), "12"),
+           Windows({21, 20, 9}, 20, 28)},
+          {"one stage of Mamba-2",
+           with_blocks(small_config(Head::complete, {13}, Position::fixed, 20, 19, 0.25), "2"),
+           Windows({13, 11}, 20, 29)},
           {"one stage, reference", small_config(Head::reference, {13}, Position::fixed, 20, 19, 0.25),
            Windows({12, 13}, 20, 26)}};
 }

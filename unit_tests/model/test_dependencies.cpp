@@ -63,6 +63,23 @@ TEST(Dependencies, HeadCompleteSeesAllEarlierBytesAndNoLaterOne) {
   }
 }
 
+TEST(Dependencies, HoldForStateSpaceStages) {
+  struct Mix {
+    std::vector<Index> lens;
+    char const* letters;
+  };
+  for (Mix const& mix :
+       {Mix{{9}, "1"}, {{9}, "2"}, {{4, 3}, "2T"}, {{4, 3}, "T1"}, {{3, 2, 3}, "2T2"}, {{3, 2, 3}, "1TT"}}) {
+    SCOPED_TRACE(mix.letters);
+    Index context = 1;
+    for (Index const n : mix.lens) context *= n;
+    std::vector<std::uint8_t> const seen = matrix(
+        with_blocks(small_config(Head::complete, mix.lens, Position::none, 40, 39), mix.letters), context);
+    expect_no_later_byte(seen, context);
+    EXPECT_EQ(with_full_past(seen, context), context);
+  }
+}
+
 /// Published behaviour of the original packages: from three stages on some bytes miss most of their past.
 TEST(Dependencies, HeadReferenceHasItsHoles) {
   struct Case {

@@ -58,6 +58,18 @@ std::vector<GradientCase> gradient_cases() {
                    Windows({12, 9, 11}, 20, 11),
                    {}});
   cases.back().config.block[0].block_type = model::BlockType::transformer_encoder;
+  for (char const* const letters : {"2T", "1T", "12", "T2", "21"})
+    cases.push_back({letters,
+                     with_blocks(small_config(complete, {4, 3}, Position::none, 20, 19), letters),
+                     Windows({11, 12, 7}, 20, 12),
+                     {}});
+  cases.push_back({"2T1, reference",
+                   with_blocks(small_config(reference, {3, 2, 3}, Position::fixed, 20, 19), "2T1"),
+                   Windows({17, 18, 4}, 20, 13),
+                   {}});
+  cases.push_back({"22, dropout",
+                   with_blocks(small_config(complete, {4, 3}, Position::none, 20, 19, 0.3), "22"),
+                   Windows({11, 12, 7}, 20, 14), 79});
   return cases;
 }
 
