@@ -180,28 +180,38 @@ struct Backward {
   /// `before`: positions before these, which are next.
   KOKKOS_INLINE_FUNCTION void prepare(Task<T> const& task, Work const& work, Index row, int n, Index before,
                                       int lane) const {
-    Index const column = task.channel + lane;
+    // What the loops use is copied out of `work`, which the compiler would read again after every store.
+    Index const column = task.channel + lane, left = plan.channels - column;
     int const positions = plan.chunk;
     Rows<T const> const delta(in.delta, row, column), x(in.x, row, column), gradient(dy, row, column);
+    Rows<T> const ddelta(out.delta, row, column), dx_rows(out.x, row, column);
     T const* const bias = in.delta_bias.data() + column;
-    for_positions<T>(n, task.lane_blocks, positions, lane, [&](int const t, int const k, int const at) {
-      Index const left = task.left(plan, k, lane);
-      store<T>(work.step + at,
-               load_first<T>(delta.at(t, k), left) + load_first<T>(bias + k * lanes<T>, left));
-      store<T>(work.dy + at, load_first<T>(gradient.at(t, k), left));
-      store<T>(work.gb + at, Pack<T>{});
-      store<T>(work.ra + at, Pack<T>{});
-      if (k == 0 && t < before) {
-        delta.prefetch(-1 - t);
-        x.prefetch(-1 - t);
-        gradient.prefetch(-1 - t);
-      }
+    T* const step = work.step;
+    T* const dx = work.dx;
+    T* const dout = work.dy;
+    T* const gb = work.gb;
+    T* const ra = work.ra;
+    for_positions<T>(n, task.lane_blocks, positions, lane, [=](int const t, int const k, int const at) {
+      Index const here = left - k * lanes<T>;
+      store<T>(step + at, load_first<T>(delta.at(t, k), here) + load_first<T>(bias + k * lanes<T>, here));
+      store<T>(dout + at, load_first<T>(gradient.at(t, k), here));
+      store<T>(gb + at, Pack<T>{});
+      store<T>(ra + at, Pack<T>{});
     });
     for (int k = 0; k < task.lane_blocks; ++k)
-      transform(chunk_of_block(work.step, k), n, lane, [](T raw) { return math::softplus(raw); });
-    for_positions<T>(n, task.lane_blocks, positions, lane, [&](int const t, int const k, int const at) {
-      store<T>(work.dx + at, load<T>(work.step + at) * load_first<T>(x.at(t, k), task.left(plan, k, lane)));
+      transform(step + k * positions * lanes<T>, n, lane, [](T raw) { return math::softplus(raw); });
+    for_positions<T>(n, task.lane_blocks, positions, lane, [=](int const t, int const k, int const at) {
+      store<T>(dx + at, load<T>(step + at) * load_first<T>(x.at(t, k), left - k * lanes<T>));
     });
+    for (int t = 0; t < n; ++t) {
+      ddelta.prefetch(t);
+      dx_rows.prefetch(t);
+    }
+    for (Index t = 1; t <= math::min(before, Index(positions)); ++t) {
+      delta.prefetch(-t);
+      x.prefetch(-t);
+      gradient.prefetch(-t);
+    }
   }
 
   /// decays and before for states first .. first + together - 1 of a pack; behind the chunk's last position
@@ -291,32 +301,36 @@ struct Backward {
 
   KOKKOS_INLINE_FUNCTION void finish(Task<T> const& task, Work const& work, Index row, int n,
                                      int lane) const {
-    Index const column = task.channel + lane;
+    Index const column = task.channel + lane, left = plan.channels - column;
     int const positions = plan.chunk;
     Rows<T const> const delta(in.delta, row, column), x(in.x, row, column);
     Rows<T> const ddelta(out.delta, row, column), dx(out.x, row, column);
     T const* const bias = in.delta_bias.data() + column;
     T const* const d = in.d.data() + column;
+    T const* const step = work.step;
+    T const* const dout = work.dy;
+    T const* const gb = work.gb;
+    T const* const ra = work.ra;
     T* const slope = work.dx;  // step x is not needed any more
-    for_positions<T>(n, task.lane_blocks, positions, lane, [&](int const t, int const k, int const at) {
-      Index const left = task.left(plan, k, lane);
-      store<T>(slope + at, load_first<T>(delta.at(t, k), left) + load_first<T>(bias + k * lanes<T>, left));
+    T* const bias_sums = work.delta_bias + lane;
+    T* const d_sums = work.d + lane;
+    for_positions<T>(n, task.lane_blocks, positions, lane, [=](int const t, int const k, int const at) {
+      Index const here = left - k * lanes<T>;
+      store<T>(slope + at, load_first<T>(delta.at(t, k), here) + load_first<T>(bias + k * lanes<T>, here));
     });
     for (int k = 0; k < task.lane_blocks; ++k)
-      transform(chunk_of_block(slope, k), n, lane, [](T raw) { return math::softplus_derivative(raw); });
-    for_positions<T>(n, task.lane_blocks, positions, lane, [&](int const t, int const k, int const at) {
-      Index const left = task.left(plan, k, lane);
-      Pack<T> const x_t = load_first<T>(x.at(t, k), left), dy_t = load<T>(work.dy + at),
-                    gb = load<T>(work.gb + at);
-      Pack<T> const dstep = x_t * gb + load<T>(work.ra + at) * (T(1) / rate_unit<T>);
+      transform(slope + k * positions * lanes<T>, n, lane,
+                [](T raw) { return math::softplus_derivative(raw); });
+    for_positions<T>(n, task.lane_blocks, positions, lane, [=](int const t, int const k, int const at) {
+      Index const here = left - k * lanes<T>;
+      Pack<T> const x_t = load_first<T>(x.at(t, k), here), dy_t = load<T>(dout + at), gb_t = load<T>(gb + at);
+      Pack<T> const dstep = x_t * gb_t + load<T>(ra + at) * (T(1) / rate_unit<T>);
       Pack<T> const ddelta_t = load<T>(slope + at) * dstep;
-      store_first<T>(dx.at(t, k), load_first<T>(d + k * lanes<T>, left) * dy_t + load<T>(work.step + at) * gb,
-                     left);
-      store_first<T>(ddelta.at(t, k), ddelta_t, left);
-      T* const bias_total = work.delta_bias + k * lanes<T> + lane;
-      T* const d_total = work.d + k * lanes<T> + lane;
-      store<T>(bias_total, load<T>(bias_total) + ddelta_t);
-      store<T>(d_total, load<T>(d_total) + dy_t * x_t);
+      store_first<T>(dx.at(t, k), load_first<T>(d + k * lanes<T>, here) * dy_t + load<T>(step + at) * gb_t,
+                     here);
+      store_first<T>(ddelta.at(t, k), ddelta_t, here);
+      store<T>(bias_sums + k * lanes<T>, load<T>(bias_sums + k * lanes<T>) + ddelta_t);
+      store<T>(d_sums + k * lanes<T>, load<T>(d_sums + k * lanes<T>) + dy_t * x_t);
     });
   }
 

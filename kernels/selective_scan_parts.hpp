@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <type_traits>
 #include <utility>
 
 #include "kernels/common/check.hpp"
@@ -283,10 +284,6 @@ struct Task {
             blocks_of(math::min(Index(channel_block), plan.channels - channel), Index(lanes<T>)))),
         group(number / plan.channel_blocks) {}
 
-  /// Channels of the task from lane block k's `lane` on.
-  KOKKOS_FORCEINLINE_FUNCTION Index left(Plan const& plan, int k, int lane) const {
-    return plan.channels - channel - k * lanes<T> - lane;
-  }
   KOKKOS_INLINE_FUNCTION Channels channels(Plan const& plan, int lane_block, int lane) const {
     Index const first = channel + lane_block * lanes<T> + lane;
     return {first, plan.channels - first};
@@ -339,11 +336,11 @@ struct Rows {
   KOKKOS_FORCEINLINE_FUNCTION Rows(Mat<T> const& m, Index row, Index column)
       : data(m.data() + row * static_cast<Index>(m.stride(0)) + column), stride(m.stride(0)) {}
   KOKKOS_FORCEINLINE_FUNCTION T* at(int t, int k) const { return data + t * stride + k * lanes<T>; }
-  /// Asks for a row of the task's channels ahead of its use.
+  /// Asks for a row of the task's channels ahead of its use: nothing else does, since rows are far apart.
   KOKKOS_FORCEINLINE_FUNCTION void prefetch(Index t) const {
     if constexpr (!on_device) {
-      constexpr int line = 64 / static_cast<int>(sizeof(T));
-      for (int i = 0; i < channel_block; i += line) __builtin_prefetch(data + t * stride + i);
+      constexpr int line = 64 / static_cast<int>(sizeof(T)), for_writing = std::is_const_v<T> ? 0 : 1;
+      for (int i = 0; i < channel_block; i += line) __builtin_prefetch(data + t * stride + i, for_writing);
     }
   }
 };

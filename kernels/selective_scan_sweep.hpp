@@ -112,8 +112,10 @@ struct Sweep {
     if constexpr (writes_y) {
       for_lanes<T>(team, [&](int const lane) {
         Rows<T> const out(y, row, task.channel + lane);
-        for_positions<T>(n, task.lane_blocks, block, lane, [&](int const t, int const k, int const at) {
-          store_first<T>(out.at(t, k), load<T>(work.y + at), task.left(plan, k, lane));
+        T const* const from = work.y;
+        Index const left = plan.channels - task.channel - lane;
+        for_positions<T>(n, task.lane_blocks, block, lane, [=](int const t, int const k, int const at) {
+          store_first<T>(out.at(t, k), load<T>(from + at), left - k * lanes<T>);
         });
       });
     }
@@ -122,26 +124,33 @@ struct Sweep {
   /// step, dx and the part of y that passes the states by. `rest`: positions that follow these.
   KOKKOS_INLINE_FUNCTION void prepare(Task<T> const& task, Work const& work, Index row, int n, Index rest,
                                       int lane) const {
-    Index const column = task.channel + lane;
+    // What the loops use is copied out of `work`, which the compiler would read again after every store.
+    Index const column = task.channel + lane, left = plan.channels - column;
     Rows<T const> const delta(in.delta, row, column), x(in.x, row, column);
     T const* const bias = in.delta_bias.data() + column;
     T const* const d = in.d.data() + column;
-    for_positions<T>(n, task.lane_blocks, block, lane, [&](int const t, int const k, int const at) {
-      Index const left = task.left(plan, k, lane);
-      store<T>(work.step + at,
-               load_first<T>(delta.at(t, k), left) + load_first<T>(bias + k * lanes<T>, left));
-      if (k == 0 && t < rest) {
-        delta.prefetch(n + t);
-        x.prefetch(n + t);
-      }
+    T* const step = work.step;
+    T* const dx = work.dx;
+    T* const out = work.y;
+    for_positions<T>(n, task.lane_blocks, block, lane, [=](int const t, int const k, int const at) {
+      Index const here = left - k * lanes<T>;
+      store<T>(step + at, load_first<T>(delta.at(t, k), here) + load_first<T>(bias + k * lanes<T>, here));
     });
+    if constexpr (writes_y) {
+      Rows<T> const y_rows(y, row, column);
+      for (int t = 0; t < n; ++t) y_rows.prefetch(t);
+    }
+    for (int t = n; t < n + math::min(rest, Index(n)); ++t) {
+      delta.prefetch(t);
+      x.prefetch(t);
+    }
     for (int k = 0; k < task.lane_blocks; ++k)
-      transform(work.step + k * block * lanes<T>, n, lane, [](T raw) { return math::softplus(raw); });
-    for_positions<T>(n, task.lane_blocks, block, lane, [&](int const t, int const k, int const at) {
-      Index const left = task.left(plan, k, lane);
-      Pack<T> const x_t = load_first<T>(x.at(t, k), left);
-      store<T>(work.dx + at, load<T>(work.step + at) * x_t);
-      if constexpr (writes_y) store<T>(work.y + at, load_first<T>(d + k * lanes<T>, left) * x_t);
+      transform(step + k * block * lanes<T>, n, lane, [](T raw) { return math::softplus(raw); });
+    for_positions<T>(n, task.lane_blocks, block, lane, [=](int const t, int const k, int const at) {
+      Index const here = left - k * lanes<T>;
+      Pack<T> const x_t = load_first<T>(x.at(t, k), here);
+      store<T>(dx + at, load<T>(step + at) * x_t);
+      if constexpr (writes_y) store<T>(out + at, load_first<T>(d + k * lanes<T>, here) * x_t);
     });
   }
 
