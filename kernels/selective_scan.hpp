@@ -15,7 +15,8 @@ struct SelectiveScanShape {
   Sequences sequences;
   Index channels = 0;  ///< E
   Index state = 0;     ///< N
-  /// Positions between two states that backward keeps; 0: automatic. Changes results by rounding only.
+  /// Positions between two states that backward keeps, at most 256 (48 on a GPU) even if more are asked for;
+  /// 0: automatic. Changes results by rounding only.
   Index chunk = 0;
 };
 

@@ -7,8 +7,10 @@ namespace selective_scan {
 /// Where backward's intermediate results lie in the workspace.
 template <class T>
 struct Workspace {
-  T* borders;     // Sweep::borders
-  T* partials;    // (channel_blocks, count, pass_length, 2, state): dB and dC summed over a block of channels
+  T* borders;  // Sweep::borders
+  // dB and dC summed over a block of channels: (channel_blocks, count, pass_chunks, padded_state / together,
+  // chunk, 2, together).
+  T* partials;
   T* carry;       // (count, padded_channels / lanes, padded_state, lanes), from pass to pass
   T* a_log;       // (groups, channels, state): the gradient from a group of sequences
   T* delta_bias;  // (groups, channels)

@@ -165,7 +165,18 @@ KOKKOS_FORCEINLINE_FUNCTION void store_first(T* to, Pack<T> pack, Index n) {
   for (int l = 0; l < n; ++l) to[l] = part[l];
 }
 
-#if !defined(KOKKOS_ENABLE_CUDA) && !defined(KOKKOS_ENABLE_HIP) && !defined(KOKKOS_ENABLE_SYCL)
+#if defined(KOKKOS_ENABLE_CUDA) || defined(KOKKOS_ENABLE_HIP) || defined(KOKKOS_ENABLE_SYCL)
+/// sums[i] = the sum over the lanes of row i of `from` (n, lanes), shared by the team.
+template <class T>
+KOKKOS_INLINE_FUNCTION void sum_lanes(Member const& team, int n, T const* from, T* sums) {
+  for_elements(team, n, [&](int const i) {
+    T sum = 0;
+    // Each thread starts at another lane, or all would want the same memory bank.
+    for (int l = 0; l < lanes<T>; ++l) sum += from[i * lanes<T> + (l + i) % lanes<T>];
+    sums[i] = sum;
+  });
+}
+#else
 /// Sums of neighbouring lanes: those of a, then those of b.
 template <class T, int... i>
 Pack<T> add_neighbours(Pack<T> a, Pack<T> b, std::integer_sequence<int, i...>) {
@@ -182,24 +193,14 @@ Pack<T> add_up_rows(T const* from) {
                              std::make_integer_sequence<int, lanes<T>>());
   }
 }
-#endif
-
-/// sums[i] = the sum over the lanes of row i of `from` (n, lanes), shared by the team. Reads rows up to the
-/// next multiple of `lanes`, whatever they hold.
+/// sums[i] = the sum over the lanes of row i of `from` (n, lanes). Reads rows up to the next multiple of
+/// `lanes`, whatever they hold.
 template <class T>
-KOKKOS_INLINE_FUNCTION void sum_lanes(Member const& team, int n, T const* from, T* sums) {
-  if constexpr (on_device) {
-    for_elements(team, n, [&](int const i) {
-      T sum = 0;
-      // Each thread starts at another lane, or all would want the same memory bank.
-      for (int l = 0; l < lanes<T>; ++l) sum += from[i * lanes<T> + (l + i) % lanes<T>];
-      sums[i] = sum;
-    });
-  } else {
-    for (int i = 0; i < n; i += lanes<T>)
-      store_first<T>(sums + i, add_up_rows<T, lanes<T>>(from + i * lanes<T>), n - i);
-  }
+void sum_lanes(Member const&, int n, T const* from, T* sums) {
+  for (int i = 0; i < n; i += lanes<T>)
+    store_first<T>(sums + i, add_up_rows<T, lanes<T>>(from + i * lanes<T>), n - i);
 }
+#endif
 
 /// element = f(element) for the packs at `lane` of buffer (n, lanes).
 template <class T, class F>
@@ -295,9 +296,13 @@ struct Task {
 template <class T>
 KOKKOS_INLINE_FUNCTION void load_states(Plan const& plan, Channels const channels, T const* from, int lane,
                                         T* buffer) {
+  if (from == nullptr) {
+    for (int i = 0; i < plan.padded_state; ++i) store<T>(buffer + i * lanes<T> + lane, Pack<T>{});
+    return;
+  }
   for (int l = 0; l < pack_width<T>; ++l) {
     T* const to = buffer + lane + l;
-    int const n = l < channels.left && from != nullptr ? static_cast<int>(plan.state) : 0;
+    int const n = l < channels.left ? static_cast<int>(plan.state) : 0;
     for (int i = 0; i < n; ++i) to[i * lanes<T>] = from[(channels.first + l) * plan.state + i];
     for (int i = n; i < plan.padded_state; ++i) to[i * lanes<T>] = T(0);
   }

@@ -21,7 +21,7 @@ struct Sweep {
   Mat<T> y, last;        // of outputs; last may be empty, and may be initial
   T* borders;            // (count, chunks - 1, padded_channels / lanes, padded_state, lanes)
 
-  static ScratchSize scratch(Plan const& plan) {
+  KOKKOS_INLINE_FUNCTION static ScratchSize scratch(Plan const& plan) {
     return {block * (Index(channel_block) * (writes_y ? 3 : 2) + 2 * together),
             2 * Index(channel_block) * plan.padded_state};
   }
@@ -38,15 +38,14 @@ struct Sweep {
 
   KOKKOS_INLINE_FUNCTION void operator()(Member const& team) const {
     Task<T> const task(plan, team.league_rank());
-    Scratch<T> scratch_memory(team, {block * (Index(channel_block) * (writes_y ? 3 : 2) + 2 * together),
-                                     2 * Index(channel_block) * plan.padded_state});
+    Scratch<T> pieces(team, scratch(plan));
     Index const states = Index(channel_block) * plan.padded_state;
-    Work const work{scratch_memory.take_chunk(block * channel_block),
-                    scratch_memory.take_chunk(block * channel_block),
-                    scratch_memory.take_chunk(writes_y ? block * channel_block : 0),
-                    scratch_memory.take_chunk(block * 2 * together),
-                    scratch_memory.take_states(states),
-                    scratch_memory.take_states(states)};
+    Work const work{pieces.take_chunk(block * channel_block),
+                    pieces.take_chunk(block * channel_block),
+                    pieces.take_chunk(writes_y ? block * channel_block : 0),
+                    pieces.take_chunk(block * 2 * together),
+                    pieces.take_states(states),
+                    pieces.take_states(states)};
     for (int k = 0; k < task.lane_blocks; ++k) {
       for_lanes<T>(team, [&](int const lane) {
         load_rates<T>(plan, task.channels(plan, k, lane), in.a_log.data(), lane, of_block(work.rates, k));

@@ -24,16 +24,16 @@ constexpr Case cases[] = {
 
 template <class T>
 struct Arrays {
-  explicit Arrays(Case const& c)
-      : shape(c.shape()),
-        delta(random_matrix<T>(shape.sequences.rows(), c.channels, 2)),
-        x(random_matrix<T>(shape.sequences.rows(), c.channels)),
-        b(random_matrix<T>(shape.sequences.rows(), c.state)),
-        c(random_matrix<T>(shape.sequences.rows(), c.state)),
-        a_log(random_matrix<T>(c.channels, c.state)),
-        y(random_matrix<T>(shape.sequences.rows(), c.channels)),
-        delta_bias(random_vector<T>(c.channels)),
-        d(random_vector<T>(c.channels)) {}
+  explicit Arrays(Case const& size)
+      : shape(size.shape()),
+        delta(random_matrix<T>(shape.sequences.rows(), size.channels, 2)),
+        x(random_matrix<T>(shape.sequences.rows(), size.channels)),
+        b(random_matrix<T>(shape.sequences.rows(), size.state)),
+        c(random_matrix<T>(shape.sequences.rows(), size.state)),
+        a_log(random_matrix<T>(size.channels, size.state)),
+        y(random_matrix<T>(shape.sequences.rows(), size.channels)),
+        delta_bias(random_vector<T>(size.channels)),
+        d(random_vector<T>(size.channels)) {}
   kernels::SelectiveScanInputs<T> inputs() const { return {delta, delta_bias, x, b, c, a_log, d}; }
 
   kernels::SelectiveScanShape shape;

@@ -370,7 +370,7 @@ TEST(SelectiveScan, KeepsANaNInItsChannel) {
   for (std::size_t i = 0; i < y.size(); ++i) EXPECT_EQ(std::isnan(y[i]), i % 20 == 18 && i / 20 >= 2) << i;
 }
 
-TEST(SelectiveScan, KeepsStatesOfTheSizeOfOneActivation) {
+TEST(SelectiveScan, KeepsNoMoreThanAboutTwoActivations) {
   for (Index const state : {16, 128}) {
     SelectiveScanShape const shape = shape_of(1, 4096, 1024, state);
     EXPECT_EQ(kernels::selective_scan_forward_workspace(shape), 0);
