@@ -44,6 +44,8 @@ struct StageRows {
   /// Rows of one sequence that embed a sub-patch, and of all of them.
   KOKKOS_INLINE_FUNCTION Index embedded_length() const { return shape.length - starts(); }
   KOKKOS_INLINE_FUNCTION Index embedded_rows() const { return shape.count * embedded_length(); }
+  /// The first sub-patch that rows read, within its sequence.
+  KOKKOS_INLINE_FUNCTION Index first_patch() const { return first_position + starts() - 1; }
   /// First byte (of the padded batch) of the sub-patch that embedded row e reads.
   KOKKOS_INLINE_FUNCTION Index first_byte(Index e) const {
     Index const sequence = e / embedded_length();

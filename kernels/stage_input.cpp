@@ -30,7 +30,7 @@ struct Forward {
         t >= lag && context.data() ? &context(sequence * rows.patches + t - lag, 0) : nullptr;
     T* const out = &x(r, 0);
     if (t > 0 && rotation.data()) {
-      T const* const cosine = &rotation(t - 1, 0);
+      T const* const cosine = &rotation(offset - rows.starts(), 0);
       T const* const sine = cosine + width / 2;
       lanes.loop(width / 2, [=](Index i) {
         T const a = own[2 * i], b = own[2 * i + 1];
@@ -69,7 +69,7 @@ struct Backward {
     T const* const in = &dx(sequence * rows.shape.length + offset, 0);
     T* const out = &dembedded(e, 0);
     if (rotation.data()) {
-      T const* const cosine = &rotation(rows.first_position + offset - 1, 0);
+      T const* const cosine = &rotation(offset - rows.starts(), 0);
       T const* const sine = cosine + width / 2;
       lanes.loop(width / 2, [=](Index i) {
         T const a = in[2 * i], b = in[2 * i + 1];
@@ -181,10 +181,10 @@ void check(StageRows const& rows, Index lag, std::size_t x_rows, std::size_t wid
       !has_context || (Index(context_rows) == rows.shape.count * rows.patches && end <= rows.patches + lag),
       "context of " << context_rows << " rows for positions up to " << end << " of " << rows.patches
                     << " sub-patches");
-  STRATA_REQUIRE(
-      !has_rotation || (rotation_width == width && width % 2 == 0 && Index(rotation_rows) >= end - 1),
-      "rotation (" << rotation_rows << ", " << rotation_width << ") for " << end - 1
-                   << " sub-patches of width " << width);
+  STRATA_REQUIRE(!has_rotation || (rotation_width == width && width % 2 == 0 &&
+                                   Index(rotation_rows) >= rows.embedded_length()),
+                 "rotation (" << rotation_rows << ", " << rotation_width << ") for " << rows.embedded_length()
+                              << " sub-patches of width " << width);
 }
 
 }  // namespace

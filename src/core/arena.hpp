@@ -8,6 +8,8 @@
 #include <cstddef>
 #include <stdexcept>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "kernels/common/types.hpp"
 
@@ -38,11 +40,31 @@ class Arena {
                            columns);
   }
 
+  /// Says, during its life, what spans are taken for.
+  class Purpose {
+   public:
+    Purpose(Arena& arena, std::string what)
+        : arena_(arena), outer_(std::exchange(arena.purpose_, std::move(what))) {}
+    ~Purpose() { arena_.purpose_ = std::move(outer_); }
+    Purpose(Purpose const&) = delete;
+    Purpose& operator=(Purpose const&) = delete;
+
+   private:
+    Arena& arena_;
+    std::string outer_;
+  };
+  struct Use {
+    std::string purpose;
+    std::size_t bytes = 0;
+  };
+  /// What the peak was made of, in the order of being taken. Known to measuring arenas only.
+  std::vector<Use> peak_uses() const { return at_peak_now_ ? live_ : at_peak_; }
+
   /// Gives back, when it ends, what was taken during its life.
   class Frame {
    public:
     explicit Frame(Arena& arena) : arena_(arena), mark_(arena.used_) {}
-    ~Frame() { arena_.used_ = mark_; }
+    ~Frame() { arena_.give_back(mark_); }
     Frame(Frame const&) = delete;
     Frame& operator=(Frame const&) = delete;
 
@@ -63,14 +85,40 @@ class Arena {
                              std::to_string(storage_.extent(0) - used_) + " left");
     void* const result = measuring_ ? nullptr : storage_.data() + used_;
     used_ += bytes;
+    if (measuring_) note(bytes);
     peak_ = std::max(peak_, used_);
     return result;
+  }
+
+  void note(std::size_t bytes) {
+    if (used_ > peak_) at_peak_now_ = true;
+    if (live_.empty() || live_.back().purpose != purpose_) live_.push_back({purpose_, 0});
+    live_.back().bytes += bytes;
+  }
+
+  void give_back(std::size_t mark) {
+    if (measuring_ && used_ > mark) {
+      if (at_peak_now_) at_peak_ = live_;
+      at_peak_now_ = false;
+      for (std::size_t rest = used_ - mark; rest > 0;) {
+        std::size_t const part = std::min(rest, live_.back().bytes);
+        live_.back().bytes -= part;
+        rest -= part;
+        if (live_.back().bytes == 0) live_.pop_back();
+      }
+    }
+    used_ = mark;
   }
 
   Kokkos::View<char*, kernels::MemSpace> storage_;
   bool measuring_ = false;
   std::size_t used_ = 0;
   std::size_t peak_ = 0;
+
+  // Of a measuring arena.
+  std::string purpose_;
+  std::vector<Use> live_, at_peak_;
+  bool at_peak_now_ = false;
 };
 
 }  // namespace strata::core

@@ -4,10 +4,10 @@
 #include <algorithm>
 #include <cmath>
 
-#include "kernels/byte_losses.hpp"
 #include "kernels/common/check.hpp"
 #include "kernels/linear.hpp"
 #include "kernels/reduce.hpp"
+#include "model/time_chunks.hpp"
 
 namespace strata::model {
 
@@ -50,7 +50,7 @@ struct Hierarchy<T>::Step {
   Batch const* batch = nullptr;  // null when measuring
   T scale = 1;
   Vec<double> totals;
-  Vec<T> byte_losses;
+  LossVisitor<T> const* loss_visitor = nullptr;
   RowVisitor<T> const* visitor = nullptr;
   std::optional<std::uint64_t> dropout_seed;
   std::function<void()> inner_ready, poll;
@@ -85,6 +85,12 @@ struct Hierarchy<T>::Step {
 
 template <class T>
 Hierarchy<T>::Hierarchy(ModelConfig config, Chunking chunking, bool with_gradients)
+    : Hierarchy(std::move(config), std::move(chunking)) {
+  parameters_.allocate(with_gradients);
+}
+
+template <class T>
+Hierarchy<T>::Hierarchy(ModelConfig config, Chunking chunking)
     : config_(std::move(config)), chunking_(std::move(chunking)) {
   config_.validate();
   for (std::size_t s = 0; s < config_.stages(); ++s)
@@ -94,7 +100,6 @@ Hierarchy<T>::Hierarchy(ModelConfig config, Chunking chunking, bool with_gradien
   Ready const ready = config_.stages() == 1 ? Ready::at_end : Ready::before_outer_backward;
   logits_weight_ = parameters_.declare("to_logits.weight", {config_.num_tokens, width}, uniform, ready);
   logits_bias_ = parameters_.declare("to_logits.bias", {config_.num_tokens}, uniform, ready);
-  parameters_.allocate(with_gradients);
 }
 
 template <class T>
@@ -103,8 +108,9 @@ Index Hierarchy<T>::padded_length(Index length) const {
   return ceil_div(length, bytes) * bytes;
 }
 
+/// Positions per time chunk of `windows` sequences of `length` rows.
 template <class T>
-Index Hierarchy<T>::outer_chunk(Index windows, Index length) const {
+Index Hierarchy<T>::chunk_of(Index windows, Index length) const {
   if (!config_.block[0].causal()) return length;  // a bidirectional stage sees its sequence whole
   if (chunking_.outer_positions > 0) return std::min(length, chunking_.outer_positions);
   Index const total_rows = std::max(least_outer_rows, outer_elements / config_.hidden_dims[0]);
@@ -124,11 +130,39 @@ Index Hierarchy<T>::inner_chunk(std::size_t stage, Index sequences_in_batch) con
 }
 
 template <class T>
-std::size_t Hierarchy<T>::arena_bytes(Index windows, Index length, bool training) const {
+Index Hierarchy<T>::outer_chunk(Index windows, Index length) const {
+  return chunk_of(windows, config_.rows(0, padded_length(length) / config_.bytes_per_position(0)));
+}
+
+template <class T>
+Index Hierarchy<T>::outer_chunks(Index windows, Index length) const {
+  return ceil_div(config_.rows(0, padded_length(length) / config_.bytes_per_position(0)),
+                  outer_chunk(windows, length));
+}
+
+template <class T>
+Index Hierarchy<T>::inner_chunk_rows(std::size_t stage, Index windows, Index length) const {
+  Index const sequence = config_.seq_lens[stage] * config_.bytes_per_position(stage);
+  return inner_chunk(stage, windows * padded_length(length) / sequence) *
+         config_.rows(stage, config_.seq_lens[stage]);
+}
+
+template <class T>
+core::Arena Hierarchy<T>::measure(Index windows, Index length, bool training) const {
   core::Arena measuring = core::Arena::measuring();
   Step step(training ? Step::Mode::train : Step::Mode::evaluate, measuring, windows, padded_length(length));
   run(step);
-  return measuring.peak();
+  return measuring;
+}
+
+template <class T>
+std::size_t Hierarchy<T>::arena_bytes(Index windows, Index length, bool training) const {
+  return measure(windows, length, training).peak();
+}
+
+template <class T>
+std::vector<core::Arena::Use> Hierarchy<T>::arena_uses(Index windows, Index length, bool training) const {
+  return measure(windows, length, training).peak_uses();
 }
 
 template <class T>
@@ -156,12 +190,11 @@ void Hierarchy<T>::forward_backward(Batch const& batch, T scale, Vec<double> tot
 }
 
 template <class T>
-void Hierarchy<T>::evaluate(Batch const& batch, Vec<double> totals, Vec<T> byte_losses) {
+void Hierarchy<T>::evaluate(Batch const& batch, Vec<double> totals, LossVisitor<T> const& visitor) {
   reserve(batch.tokens.windows, batch.tokens.padded_length, false);
   Step step(Step::Mode::evaluate, *arena_, batch);
   step.totals = totals;
-  step.byte_losses = byte_losses;
-  if (byte_losses.extent(0) > 0) Kokkos::deep_copy(ExecSpace(), byte_losses, T(-1));
+  if (visitor) step.loss_visitor = &visitor;
   run(step);
 }
 
@@ -180,76 +213,49 @@ void Hierarchy<T>::run(Step& step) const {
   core::Arena::Frame const frame(arena);
   Stage<T> const& stage = *stages_[0];
   Block<T> const& block = stage.block();
-  Index const windows = step.windows;
-  Index const width = stage.width();
-  Index const positions = step.padded_length / config_.bytes_per_position(0);
-  STRATA_REQUIRE(config_.block[0].pos_emb_type != Position::fixed || positions <= config_.seq_lens[0],
-                 "a window of " << step.padded_length << " bytes has " << positions
+  Index const windows = step.windows, width = stage.width();
+  StageRows whole;
+  whole.patch_bytes = config_.bytes_per_position(0);
+  whole.patches = step.padded_length / whole.patch_bytes;
+  whole.shape = {windows, config_.rows(0, whole.patches)};
+  STRATA_REQUIRE(config_.block[0].pos_emb_type != Position::fixed || whole.patches <= config_.seq_lens[0],
+                 "a window of " << step.padded_length << " bytes has " << whole.patches
                                 << " positions in the outermost stage, whose position table ends at "
                                 << config_.seq_lens[0]);
-  Index const length = config_.rows(0, positions);
-  Index const chunk = outer_chunk(windows, length);
-  Index const chunks = ceil_div(length, chunk);
-  bool const recompute = step.trains() && chunking_.outer_recompute && chunks > 1;
-  auto const chunk_rows = [&](Index c) {
-    StageRows r;
-    r.shape = {windows, std::min(chunk, length - c * chunk)};
-    r.first_position = c * chunk;
-    r.patches = positions;
-    r.patch_bytes = config_.bytes_per_position(0);
-    return r;
-  };
-  // What no chunk exceeds: as many rows as the first, but no start vectors among them, and as late as the
-  // last.
-  StageRows largest = chunk_rows(0);
-  if (chunks > 1) largest.first_position = (chunks - 1) * chunk;
-
-  Carry<T> carry = block.take_carry(arena, windows, length, chunks > 1);
-  Carry<T> dcarry;
-  Mat<T> saved_borders, dy_all;
+  TimeChunks<T> chunks(stage, arena, whole, chunk_of(windows, whole.shape.length), chunking_, step.trains());
+  Mat<T> dy_all;
   if (step.trains()) {
-    dcarry = block.take_carry(arena, windows, length, chunks > 1);
-    dy_all = arena.template matrix<T>(windows * length, width);
-    if (chunks > 1)
-      saved_borders = arena.template matrix<T>(chunks - 1, block.layers() * windows * block.border_width());
+    core::Arena::Purpose const purpose(arena, "stage 1: gradients of all rows");
+    dy_all = arena.template matrix<T>(whole.shape.rows(), width);
   }
-  // The border before chunk c > 0.
-  auto const saved_border = [&](Index c) {
-    return Mat<T>(saved_borders.data() + (c - 1) * static_cast<Index>(saved_borders.extent(1)),
-                  carry.border.extent(0), carry.border.extent(1));
-  };
-  std::vector<typename Stage<T>::StageTape> tapes;
-  bool const keeps_all = step.trains() && !recompute;
-  for (Index c = 0; c < (keeps_all ? chunks : 1); ++c)
-    tapes.push_back(stage.take_tape(arena, keeps_all ? chunk_rows(c) : largest, step.trains()));
-  auto const tape_of = [&](Index c) {
-    typename Stage<T>::StageTape tape = tapes[tapes.size() > 1 ? c : 0];
-    tape.block.shape = chunk_rows(c).shape;
-    return tape;
-  };
-  Mat<T> const y_all = arena.template matrix<T>(windows * chunk, width);
+  core::Arena::Purpose const purpose(arena, "stage 1: rows and scratch of a chunk");
+  Mat<T> const y_all = arena.template matrix<T>(windows * chunks.length(), width);
+  auto const rows_of = [&](Index c) { return step.measures() ? chunks.largest() : chunks.rows(c); };
   auto const forward = [&](Index c) {
-    StageRows const r = step.measures() ? largest : chunk_rows(c);
-    typename Stage<T>::StageTape const tape = tape_of(c);
+    StageRows const r = rows_of(c);
+    typename Stage<T>::StageTape const tape = chunks.tape(c);
     Pass<T> const pass = step.pass(*this, 0, r);
     step.call(stage.input_scratch(r, false),
               [&] { stage.forward_input(pass, step.batch->tokens, r, Mat<T>(), tape); });
-    step.call(block.forward_scratch(r.shape, chunks > 1),
-              [&] { block.forward(pass, tape.block, carry, rows(y_all, 0, r.shape.rows())); });
+    step.call(block.forward_scratch(r.shape, chunks.carries()),
+              [&] { block.forward(pass, tape.block, chunks.carry(), rows(y_all, 0, r.shape.rows())); });
+  };
+  auto const gradient_rows = [&](Index c, StageRows const& r) {
+    Index const first = windows * c * chunks.length();
+    return rows(dy_all, first, first + r.shape.rows());
   };
 
-  for (Index c = 0; c < chunks; ++c) {
-    StageRows const r = step.measures() ? largest : chunk_rows(c);
-    if (step.trains() && c > 0 && !step.measures())
-      Kokkos::deep_copy(ExecSpace(), saved_border(c), carry.border);
+  for (Index c = 0; c < chunks.count(); ++c) {
+    StageRows const r = rows_of(c);
+    if (!step.measures()) chunks.save(c);
     forward(c);
     Mat<T> const y = rows(y_all, 0, r.shape.rows());
-    Mat<T> const dy =
-        step.trains() ? rows(dy_all, windows * c * chunk, windows * c * chunk + r.shape.rows()) : Mat<T>();
+    Mat<T> const dy = step.trains() ? gradient_rows(c, r) : Mat<T>();
     if (config_.is_last(0)) {
       head(step, r, y, dy);
     } else {
-      if (step.trains() && length > positions && !step.measures()) Kokkos::deep_copy(ExecSpace(), dy, T(0));
+      if (step.trains() && whole.shape.length > whole.patches && !step.measures())
+        Kokkos::deep_copy(ExecSpace(), dy, T(0));
       children(step, 0, r, y, dy);
     }
     if (step.measures()) break;
@@ -257,26 +263,16 @@ void Hierarchy<T>::run(Step& step) const {
   if (!step.trains()) return;
   if (step.inner_ready) step.inner_ready();
 
-  if (!step.measures()) {
-    Kokkos::deep_copy(ExecSpace(), dcarry.history, T(0));
-    if (dcarry.border.data() != nullptr) Kokkos::deep_copy(ExecSpace(), dcarry.border, T(0));
-  }
-  for (Index c = chunks - 1; c >= 0; --c) {
-    StageRows const r = step.measures() ? largest : chunk_rows(c);
-    if (recompute && c + 1 < chunks) {
-      if (c > 0 && !step.measures()) Kokkos::deep_copy(ExecSpace(), carry.border, saved_border(c));
-      carry.position = r.first_position;
-      forward(c);
-    }
-    typename Stage<T>::StageTape const tape = tape_of(c);
+  if (!step.measures()) chunks.clear_gradients();
+  for (Index c = chunks.count() - 1; c >= 0; --c) {
+    StageRows const r = rows_of(c);
+    if (!step.measures()) chunks.rebuild(c, forward);
+    typename Stage<T>::StageTape const tape = chunks.tape(c);
     Pass<T> const pass = step.pass(*this, 0, r);
     Mat<T> const dx = rows(y_all, 0, r.shape.rows());
-    Mat<T> const dy = rows(dy_all, windows * c * chunk, windows * c * chunk + r.shape.rows());
-    Carry<T> before = carry;
-    before.position = r.first_position;
-    if (c > 0 && !step.measures()) before.border = saved_border(c);
-    step.call(block.backward_scratch(r.shape, chunks > 1),
-              [&] { block.backward(pass, tape.block, before, dcarry, dy, dx); });
+    step.call(block.backward_scratch(r.shape, chunks.carries()), [&] {
+      block.backward(pass, tape.block, chunks.before(c), chunks.dcarry(), gradient_rows(c, r), dx);
+    });
     step.call(stage.input_scratch(r, true),
               [&] { stage.backward_input(pass, step.batch->tokens, r, dx, tape, Mat<T>()); });
     if (step.poll) step.poll();
@@ -319,6 +315,8 @@ void Hierarchy<T>::descend(Step& step, std::size_t s, Index first_sequence, Mat<
   Index const chunk = inner_chunk(s, step.windows * step.padded_length / (patches * patch_bytes));
   for (Index first = 0; first < sequences; first += chunk) {
     core::Arena::Frame const frame(arena);
+    core::Arena::Purpose const purpose(arena,
+                                       "stage " + std::to_string(s + 1) + ": a chunk of its sequences");
     Index const count = std::min(chunk, sequences - first);
     StageRows r;
     r.first_sequence = first_sequence + first;
@@ -366,6 +364,7 @@ template <class T>
 void Hierarchy<T>::head(Step& step, StageRows const& r, Mat<T> hidden, Mat<T> dhidden) const {
   core::Arena& arena = step.arena;
   core::Arena::Frame const frame(arena);
+  core::Arena::Purpose const purpose(arena, "logits of a chunk");
   ExecSpace const space;
   Index const count = r.shape.rows();
   Mat<T> const logits = arena.template matrix<T>(count, config_.num_tokens);
@@ -385,8 +384,7 @@ void Hierarchy<T>::head(Step& step, StageRows const& r, Mat<T> hidden, Mat<T> dh
   kernels::Targets const& targets = step.batch->targets;
   if (step.mode == Step::Mode::evaluate) {
     kernels::cross_entropy_forward<T>(space, targets, r, logits, bias, losses);
-    if (step.byte_losses.extent(0) > 0)
-      kernels::scatter_byte_losses<T>(space, targets, r, losses, step.byte_losses);
+    if (step.loss_visitor != nullptr) (*step.loss_visitor)(r, losses);
   } else {
     kernels::cross_entropy_forward_backward<T>(space, targets, r, logits, bias, step.scale, losses);
     kernels::linear_backward_weight<T>(space, logits, hidden, parameters_.gradient(logits_weight_));

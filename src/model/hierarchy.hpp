@@ -19,20 +19,12 @@
 #include "core/arena.hpp"
 #include "kernels/cross_entropy.hpp"
 #include "model/block.hpp"
+#include "model/chunking.hpp"
 #include "model/config.hpp"
 #include "model/parameters.hpp"
 #include "model/stage.hpp"
 
 namespace strata::model {
-
-/// How a step is cut up. Results depend on none of it beyond rounding (outer_recompute: not even that).
-struct Chunking {
-  Index outer_positions = 0;     ///< positions of the outermost stage per time chunk; 0: automatic
-  Index inner_rows = 0;          ///< rows (positions) per chunk of every inner stage; 0: automatic
-  bool outer_recompute = false;  ///< drop the outermost stage's tapes and rebuild them in backward
-  std::vector<Index>
-      checkpoint_chunks;  ///< the package's train_checkpoint_chunks (stages 2..n): at least so many chunks
-};
 
 /// A batch on the device: what is read and what is predicted.
 struct Batch {
@@ -48,6 +40,11 @@ struct LossSum {
   double bytes = 0;
 };
 
+/// Called with each block of rows of the last stage: losses (rows) on the device, each row's weighted nats, -1
+/// where a row predicts nothing. Row r predicts byte targets.flat(rows, r) of the padded batch.
+template <class T>
+using LossVisitor = std::function<void(kernels::StageRows const& rows, Vec<T> losses)>;
+
 /// Called with each block of rows of the last stage: hidden (rows, D) after the final norm, logits (rows, V)
 /// with bias.
 template <class T>
@@ -59,6 +56,10 @@ class Hierarchy {
   /// Declares and allocates the parameters (zero; call parameters().initialise or load a checkpoint).
   /// Throws core::InputError when the configuration does not work.
   Hierarchy(ModelConfig config, Chunking chunking, bool with_gradients);
+  /// A model without storage, which answers questions about sizes only.
+  static Hierarchy plan(ModelConfig config, Chunking chunking) {
+    return Hierarchy(std::move(config), std::move(chunking));
+  }
 
   ModelConfig const& config() const { return config_; }
   ParameterStore<T>& parameters() { return parameters_; }
@@ -68,6 +69,13 @@ class Hierarchy {
   void reserve(Index windows, Index length, bool training);
   /// Bytes that `reserve` will take; the same arithmetic as the steps themselves.
   std::size_t arena_bytes(Index windows, Index length, bool training) const;
+  /// What these bytes are for.
+  std::vector<core::Arena::Use> arena_uses(Index windows, Index length, bool training) const;
+  /// Positions of the outermost stage in a time chunk, and chunks, for such a batch.
+  Index outer_chunk(Index windows, Index length) const;
+  Index outer_chunks(Index windows, Index length) const;
+  /// Rows in a chunk of an inner stage.
+  Index inner_chunk_rows(std::size_t stage, Index windows, Index length) const;
   /// The most that was in use at once since `reserve`.
   std::size_t arena_peak() const { return arena_ ? arena_->peak() : 0; }
 
@@ -80,9 +88,8 @@ class Hierarchy {
                         std::function<void()> const& inner_ready = {},
                         std::function<void()> const& poll = {});
 
-  /// Loss only. byte_losses: empty, or (windows * padded_length) filled with each byte's weighted nats, -1
-  /// where none.
-  void evaluate(Batch const& batch, Vec<double> totals, Vec<T> byte_losses = {});
+  /// Loss only, added to `totals`; each row's loss is shown to `visitor`, if there is one.
+  void evaluate(Batch const& batch, Vec<double> totals, LossVisitor<T> const& visitor = {});
 
   /// Forward with a look at every row of the last stage.
   void visit(Batch const& batch, RowVisitor<T> const& visitor);
@@ -101,11 +108,13 @@ class Hierarchy {
  private:
   struct Step;  // what one pass over a batch works with
 
+  Hierarchy(ModelConfig config, Chunking chunking);
+  core::Arena measure(Index windows, Index length, bool training) const;
   void run(Step& step) const;
   void children(Step& step, std::size_t stage, kernels::StageRows const& rows, Mat<T> y, Mat<T> dy) const;
   void descend(Step& step, std::size_t stage, Index first_sequence, Mat<T> parent, Mat<T> dparent) const;
   void head(Step& step, kernels::StageRows const& rows, Mat<T> hidden, Mat<T> dhidden) const;
-  Index outer_chunk(Index windows, Index length) const;
+  Index chunk_of(Index windows, Index length) const;
   Index inner_chunk(std::size_t stage, Index sequences_in_batch) const;
 
   ModelConfig config_;

@@ -18,7 +18,7 @@ namespace {
 /// Rows embedded at a time: enough for the matrix product to be efficient, few enough for the concatenation
 /// to be small.
 constexpr Index piece_elements = Index(1) << 22;
-constexpr Index least_piece_rows = 128;
+constexpr Index least_piece_rows = 64;
 
 /// Calls f(piece, first embedded row) for parts of `all` with at most max_rows embedded rows each.
 template <class F>

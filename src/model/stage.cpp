@@ -20,14 +20,14 @@ Ready ready_of(std::size_t stage) { return stage == 0 ? Ready::at_end : Ready::b
 template <class T>
 struct Stage<T>::InputScratch {
   Mat<T> embedded;  // (embedded rows, D), in backward its gradient
-  Mat<T> rotation;  // (sub-patches read so far, D) or empty
+  Mat<T> rotation;  // (sub-patches that a sequence's rows read, D) or empty
   Vec<T> workspace;
 
   static InputScratch take(core::Arena& arena, Stage const& stage, StageRows const& rows, bool backward) {
     InputScratch s;
     s.embedded = arena.template matrix<T>(rows.embedded_rows(), stage.width_);
     if (stage.position_ == Position::rope)
-      s.rotation = arena.template matrix<T>(rows.first_position + rows.shape.length, stage.width_);
+      s.rotation = arena.template matrix<T>(rows.embedded_length(), stage.width_);
     if (backward) s.workspace = arena.template vector<T>(kernels::stage_input_workspace(rows, stage.width_));
     return s;
   }
@@ -89,7 +89,7 @@ void Stage<T>::forward_input(Pass<T> const& pass, kernels::Tokens const& tokens,
   InputScratch const scratch = InputScratch::take(pass.arena, *this, rows, false);
   ParameterStore<T> const& p = pass.parameters;
   embedder_.forward(pass, tokens, rows, tape.embedder, scratch.embedded);
-  if (position_ == Position::rope) kernels::rotary_table<T>(pass.space, 0, scratch.rotation);
+  if (position_ == Position::rope) kernels::rotary_table<T>(pass.space, rows.first_patch(), scratch.rotation);
   kernels::stage_input_forward<T>(pass.space, rows, scratch.embedded, p.vector(start_),
                                   position_ == Position::fixed ? p.value(table_) : Mat<T>(), scratch.rotation,
                                   context, start_reads_context ? 0 : lag_, block_->input(tape.block));
@@ -101,7 +101,7 @@ void Stage<T>::backward_input(Pass<T> const& pass, kernels::Tokens const& tokens
   core::Arena::Frame const frame(pass.arena);
   InputScratch const scratch = InputScratch::take(pass.arena, *this, rows, true);
   ParameterStore<T> const& p = pass.parameters;
-  if (position_ == Position::rope) kernels::rotary_table<T>(pass.space, 0, scratch.rotation);
+  if (position_ == Position::rope) kernels::rotary_table<T>(pass.space, rows.first_patch(), scratch.rotation);
   kernels::stage_input_backward<T>(
       pass.space, rows, dx, scratch.rotation, lag_, scratch.embedded, p.gradient_vector(start_),
       position_ == Position::fixed ? p.gradient(table_) : Mat<T>(), dcontext, scratch.workspace);

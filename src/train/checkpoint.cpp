@@ -151,7 +151,7 @@ model::Chunking chunking(Deck const& deck) {
   model::Chunking result;
   result.outer_positions = deck.train.outer_chunk;
   result.inner_rows = deck.train.inner_rows;
-  result.outer_recompute = deck.train.outer_recompute;
+  result.outer_tapes = deck.train.outer_recompute ? model::OuterTapes::rebuild : model::OuterTapes::keep;
   result.checkpoint_chunks = deck.train_checkpoint_chunks;
   return result;
 }

@@ -68,7 +68,7 @@ TYPED_TEST(Generation, GivesTheLogitsOfTheWholeWindow) {
       for (Position const position : {Position::none, Position::fixed, Position::rope}) {
         SCOPED_TRACE(testing::PrintToString(lens) + (head == Head::complete ? " complete" : " reference") +
                      " position " + std::to_string(static_cast<int>(position)));
-        Hierarchy<TypeParam> model(small_config(head, lens, position, 40, 39), {2, 7, false, {}}, false);
+        Hierarchy<TypeParam> model(small_config(head, lens, position, 40, 39), {2, 7}, false);
         randomise(model.parameters(), 41);
         Index const length = product(lens);
         std::vector<std::int64_t> const ids = random_ids(3 * length, 42);
@@ -107,7 +107,7 @@ TYPED_TEST(Generation, GivesTheLogitsOfTheWholeWindowWithEveryBlock) {
                            {{2, 2, 2, 3}, "212T"}}) {
       SCOPED_TRACE(mix.letters + std::string(head == Head::complete ? " complete" : " reference"));
       Hierarchy<TypeParam> model(
-          with_blocks(small_config(head, mix.lens, Position::none, 40, 39), mix.letters), {2, 7, false, {}},
+          with_blocks(small_config(head, mix.lens, Position::none, 40, 39), mix.letters), {2, 7},
           false);
       randomise(model.parameters(), 51);
       Index const length = product(mix.lens);

@@ -46,11 +46,11 @@ constexpr Case cases[] = {
 };
 
 /// cosines | sines of the interleaved pairs' angles, computed here rather than by a kernel.
-std::vector<double> rotation_table(std::size_t rows, std::size_t width) {
+std::vector<double> rotation_table(std::size_t first, std::size_t rows, std::size_t width) {
   std::vector<double> table(rows * width);
   for (std::size_t j = 0; j < rows; ++j) {
     for (std::size_t i = 0; i < width / 2; ++i) {
-      double const angle = double(j) * std::pow(10000.0, -2.0 * double(i) / double(width));
+      double const angle = double(first + j) * std::pow(10000.0, -2.0 * double(i) / double(width));
       table[j * width + i] = std::cos(angle);
       table[j * width + width / 2 + i] = std::sin(angle);
     }
@@ -94,6 +94,11 @@ struct Problem {
     return OwnedMat<T>(n, width, values, storage);
   }
 
+  OwnedMat<T> rotations() const {
+    return mat(rows.embedded_length(),
+               rotation_table(std::size_t(rows.first_patch()), std::size_t(rows.embedded_length()), c.width));
+  }
+
   template <class S>
   std::vector<S> reference_rows(std::vector<S> const& e, std::vector<S> const& s, std::vector<S> const& t,
                                 std::vector<S> const& p) const {
@@ -102,7 +107,7 @@ struct Problem {
   }
   OwnedMat<T> forward() const {
     auto const e = mat(embedded_height, embedded), t = mat(patches, table), p = mat(context_height, context);
-    auto const r = mat(patches, rotation_table(c.span.patches, c.width));
+    auto const r = rotations();
     OwnedVec<T> const s(width, start);
     OwnedMat<T> x(height, width, storage);
     kernels::stage_input_forward<T>(
@@ -120,7 +125,7 @@ struct Problem {
     OwnedMat<T> table, context;
   };
   Gradients backward() const {
-    auto const in = mat(height, dx), r = mat(patches, rotation_table(c.span.patches, c.width));
+    auto const in = mat(height, dx), r = rotations();
     Gradients g{OwnedMat<T>(embedded_height, width, storage), OwnedVec<T>(width, dstart0),
                 mat(patches, dtable0), OwnedMat<T>(context_height, width, storage)};
     OwnedVec<T> const workspace(kernels::stage_input_workspace(rows, width));

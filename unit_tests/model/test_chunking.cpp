@@ -45,9 +45,8 @@ constexpr Index all_at_once = 1 << 20;
 std::vector<Chunking> chunkings() {
   std::vector<Chunking> result;
   for (Index const outer : {Index(1), Index(2), Index(5), all_at_once})
-    for (Index const inner : {Index(1), Index(7), Index(64), all_at_once})
-      result.push_back({outer, inner, false, {}});
-  result.push_back({0, 0, false, {}});
+    for (Index const inner : {Index(1), Index(7), Index(64), all_at_once}) result.push_back({outer, inner});
+  result.push_back({});
   return result;
 }
 
@@ -88,16 +87,23 @@ TYPED_TEST(Chunks, ChangeRoundingOnly) {
          {std::optional<std::uint64_t>(), std::optional<std::uint64_t>(5)}) {
       SCOPED_TRACE(std::string(shape.what) + (seed ? ", dropout" : ""));
       Outcome<TypeParam> const whole =
-          Trial<TypeParam>(shape.config, shape.windows, {all_at_once, all_at_once, false, {}}).step(seed);
+          Trial<TypeParam>(shape.config, shape.windows, {all_at_once, all_at_once}).step(seed);
       for (Chunking chunking : chunkings()) {
         SCOPED_TRACE(name(chunking));
         Trial<TypeParam> trial(shape.config, shape.windows, chunking);
         Outcome<TypeParam> const stored = trial.step(seed);
         expect_near(shape.config, whole, stored, tolerance);
         EXPECT_TRUE(same_bits(stored, trial.step(seed))) << "a second run differs";
-        chunking.outer_recompute = true;
-        EXPECT_TRUE(same_bits(stored, Trial<TypeParam>(shape.config, shape.windows, chunking).step(seed)))
-            << "recomputing differs";
+        for (auto const& [tapes, interval] : {std::pair(OuterTapes::rebuild, 0),
+                                              {OuterTapes::two_level, 0},
+                                              {OuterTapes::two_level, 1},
+                                              {OuterTapes::two_level, 3},
+                                              {OuterTapes::two_level, 100}}) {
+          chunking.outer_tapes = tapes;
+          chunking.border_interval = interval;
+          EXPECT_TRUE(same_bits(stored, Trial<TypeParam>(shape.config, shape.windows, chunking).step(seed)))
+              << "rebuilding differs, interval " << interval;
+        }
       }
     }
   }
@@ -130,9 +136,10 @@ TYPED_TEST(Chunks, ArenaIsExactlyLargeEnough) {
   int exact = 0;
   for (Shape const& shape : shapes()) {
     for (Chunking chunking : chunkings()) {
-      for (bool const recompute : {false, true}) {
-        SCOPED_TRACE(std::string(shape.what) + ", " + name(chunking) + (recompute ? ", recompute" : ""));
-        chunking.outer_recompute = recompute;
+      for (OuterTapes const tapes : {OuterTapes::keep, OuterTapes::rebuild, OuterTapes::two_level}) {
+        SCOPED_TRACE(std::string(shape.what) + ", " + name(chunking) + ", tapes " +
+                     std::to_string(static_cast<int>(tapes)));
+        chunking.outer_tapes = tapes;
         auto const windows = static_cast<Index>(shape.windows.lengths.size());
         Trial<TypeParam> trial(shape.config, shape.windows, chunking);
         Index const rows = shape.config.rows(0, trial.padded() / shape.config.bytes_per_position(0));
@@ -163,9 +170,9 @@ TYPED_TEST(Chunks, SmallChunksSaveMemory) {
   auto const bytes = [&](Chunking const& chunking) {
     return Hierarchy<TypeParam>(shape.config, chunking, true).arena_bytes(1, 60, true);
   };
-  EXPECT_LT(bytes({1, 1, true, {}}), bytes({1, 1, false, {}}));
-  EXPECT_LT(bytes({1, 1, false, {}}), bytes({1, 64, false, {}}));
-  EXPECT_LT(bytes({1, 7, true, {}}), bytes({2, 7, true, {}}));
+  EXPECT_LT(bytes({1, 1, OuterTapes::rebuild}), bytes({1, 1}));
+  EXPECT_LT(bytes({1, 1}), bytes({1, 64}));
+  EXPECT_LT(bytes({1, 7, OuterTapes::rebuild}), bytes({2, 7, OuterTapes::rebuild}));
 }
 
 }  // namespace

@@ -12,7 +12,7 @@ namespace {
 constexpr double threshold = 1e-10;
 
 std::vector<std::uint8_t> matrix(ModelConfig const& config, Index length) {
-  Hierarchy<double> model(config, {2, 7, false, {}}, false);
+  Hierarchy<double> model(config, {2, 7}, false);
   randomise(model.parameters(), 31);
   Windows const windows({length}, config.num_tokens, 32);
   std::vector<std::int64_t> const ids(windows.ids.begin(), windows.ids.end());

@@ -9,6 +9,7 @@
 #include "model/predictions.hpp"
 #include "train/deck.hpp"
 #include "unit_tests/parity/fixture.hpp"
+#include "unit_tests/support/byte_losses.hpp"
 
 namespace strata::parity {
 
@@ -60,6 +61,7 @@ class FixtureBatch {
     batch_.targets.prediction = kernels::Prediction::self;
   }
   model::Batch const& get() const { return batch_; }
+  std::vector<Index> const& lengths() const { return lengths_; }
 
  private:
   std::vector<std::uint16_t> ids_, labels_;
@@ -131,7 +133,7 @@ Report check_model(io::File const& file, std::string const& kind) {
   model::Chunking chunking;
   chunking.outer_positions = 3;
   chunking.inner_rows = 7;
-  chunking.outer_recompute = true;
+  chunking.outer_tapes = model::OuterTapes::two_level;
   model::Hierarchy<T> model(config, chunking, true);
   load_parameters(file, kind, model.parameters());
   Index const padded = model.padded_length(in.length);
@@ -141,16 +143,15 @@ Report check_model(io::File const& file, std::string const& kind) {
   report.logits = check_outputs(file, kind, in, model);
 
   Kokkos::View<double*, kernels::MemSpace> const totals("totals", 2);
-  Kokkos::View<T*, kernels::MemSpace> const losses("losses", in.windows * padded);
   kernels::Vec<double> const totals_span(totals.data(), 2);
-  model.evaluate(batch.get(), totals_span, kernels::Vec<T>(losses.data(), losses.extent(0)));
+  model.evaluate(batch.get(), totals_span);
   std::vector<double> const sum = to_host(totals_span);
   if (file.exists("/outputs/token_loss")) {
-    std::vector<double> const all = to_host(kernels::Vec<T>(losses.data(), losses.extent(0)));
+    std::vector<T> const all = test::byte_losses(model, batch.get(), batch.lengths());
     std::vector<double> got;
     for (Index b = 0; b < in.windows; ++b)
       for (Index t = 0; t < in.length; ++t)
-        got.push_back(std::max(0.0, all[static_cast<std::size_t>(b * padded + t)]));
+        got.push_back(std::max(0.0, static_cast<double>(all[static_cast<std::size_t>(b * padded + t)])));
     report.loss.add("token_loss", got, file.read<double>("/outputs/token_loss"), tolerance<T>().loss);
   }
   report.loss.add("loss", {sum[0] / sum[1]}, file.read<double>("/outputs/loss"), tolerance<T>().loss);
