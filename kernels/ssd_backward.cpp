@@ -287,13 +287,14 @@ struct Gradients {
     Index const heads = plan.shape.heads;
     T const* const steps = pieces.step + (at.chunk_id * heads + h) * lanes;
     T const a = -math::exp(in.a_log(h));
-    T passing = whole;  // of the state before the chunk: all later outputs, and the state behind
-    for (int i = 0; i < count; ++i) passing += w.entering[i];
+    // What of the state before the chunk passes on to the outputs from each position on, and behind the
+    // chunk.
+    T passing = whole;
+    for (int i = count - 1; i >= 0; --i) w.entering[i] = passing += w.entering[i];
     T left = 0;  // of the inputs before j: the state behind
     T da = 0, dd = 0, dbias = 0;
     for (int j = 0; j < count; ++j) {
-      T const ddecay = passing + left + w.across[j];
-      passing -= w.entering[j];
+      T const ddecay = w.entering[j] + left + w.across[j];
       left += w.leaving[j];
       da += steps[j] * ddecay;
       T const dstep = w.dstep[j] + a * ddecay;
