@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Loss over the logits of the last stage, patches of eight bytes and 257 tokens.
 
-#include "kernels/byte_losses.hpp"
 #include "kernels/cross_entropy.hpp"
 #include "perf/perf.hpp"
 
@@ -44,17 +43,6 @@ void forward_backward(benchmark::State& state, Index rows) {
       });
 }
 
-/// Has no cost function: a loss is read and written for each row.
-template <class T>
-void scatter(benchmark::State& state, Index rows) {
-  Input const in(rows);
-  auto const losses = random_vector<T>(rows), byte_losses = random_vector<T>(rows);
-  double const bytes = static_cast<double>(rows) * sizeof(T);
-  measure(state, {bytes, bytes, 0}, gemm_limit<T>(), [=](ExecSpace const& space) {
-    kernels::scatter_byte_losses<T>(space, in.targets, in.rows, losses, byte_losses);
-  });
-}
-
 template <class T>
 void add_losses() {
   for (RowShape const& shape : row_shapes()) {
@@ -63,8 +51,6 @@ void add_losses() {
     add("cross_entropy_forward", type_name<T>(), logits, [=](auto& s) { forward<T>(s, rows); });
     add("cross_entropy_forward_backward", type_name<T>(), logits,
         [=](auto& s) { forward_backward<T>(s, rows); });
-    add("scatter_byte_losses", type_name<T>(), shape.group, std::to_string(rows),
-        [=](auto& s) { scatter<T>(s, rows); });
   }
 }
 

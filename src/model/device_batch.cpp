@@ -11,10 +11,16 @@ namespace strata::model {
 
 namespace {
 
+/// Where kernels find `n` elements: where they are, or in the copy.
 template <class U>
-void copy(ExecSpace const& space, Kokkos::View<U*, kernels::MemSpace> const& to, U const* from, Index n) {
-  Kokkos::View<U const*, Kokkos::HostSpace, Kokkos::MemoryTraits<Kokkos::Unmanaged>> const source(from, n);
-  Kokkos::deep_copy(space, Kokkos::subview(to, std::pair<Index, Index>(0, n)), source);
+U const* place(ExecSpace const& space, Kokkos::View<U*, kernels::MemSpace> const& copy, U const* from,
+               Index n) {
+  if constexpr (DeviceBatch::copies) {
+    Kokkos::View<U const*, Kokkos::HostSpace, Kokkos::MemoryTraits<Kokkos::Unmanaged>> const source(from, n);
+    Kokkos::deep_copy(space, Kokkos::subview(copy, std::pair<Index, Index>(0, n)), source);
+    return copy.data();
+  }
+  return from;
 }
 
 template <class U>
@@ -44,10 +50,16 @@ HostWindows HostWindows::rows(Index begin, Index end) const {
 DeviceBatch::DeviceBatch(Index windows, Index length, bool wide, bool weights)
     : windows_(windows),
       length_(length),
-      bytes_("strata::batch_bytes", wide ? 0 : windows * length),
-      ids_("strata::batch_ids", wide ? windows * length : 0),
-      weights_("strata::batch_weights", weights ? windows * length : 0),
-      lengths_("strata::batch_lengths", windows) {}
+      bytes_("strata::batch_bytes", copies && !wide ? windows * length : 0),
+      ids_("strata::batch_ids", copies && wide ? windows * length : 0),
+      weights_("strata::batch_weights", copies && weights ? windows * length : 0),
+      lengths_("strata::batch_lengths", copies ? windows : 0) {}
+
+std::size_t DeviceBatch::memory_bytes(Index windows, Index length, bool wide, bool weights) {
+  if (!copies) return 0;
+  std::size_t const token = (wide ? sizeof(std::uint16_t) : 1) + (weights ? sizeof(float) : 0);
+  return static_cast<std::size_t>(windows) * (static_cast<std::size_t>(length) * token + sizeof(Index));
+}
 
 Batch DeviceBatch::upload(ExecSpace const& space, HostWindows const& windows, ModelConfig const& config,
                           Index padded_length) {
@@ -60,28 +72,33 @@ Batch DeviceBatch::upload(ExecSpace const& space, HostWindows const& windows, Mo
   Batch batch;
   if (windows.bytes) {
     if (config.num_tokens < 256) check_tokens(windows.bytes, windows, config.num_tokens);
-    copy(space, bytes_, windows.bytes, n);
-    batch.tokens.bytes = bytes_.data();
+    batch.tokens.bytes = place(space, bytes_, windows.bytes, n);
   } else {
     check_tokens(windows.ids, windows, config.num_tokens);
-    copy(space, ids_, windows.ids, n);
-    batch.tokens.ids = ids_.data();
+    batch.tokens.ids = place(space, ids_, windows.ids, n);
   }
-  copy(space, lengths_, windows.lengths.data(), count);
-  if (windows.weights) copy(space, weights_, windows.weights, n);
-  space.fence();  // the caller may reuse its memory
-  batch.tokens.lengths = lengths_.data();
+  batch.tokens.lengths = place(space, lengths_, windows.lengths.data(), count);
+  if (windows.weights) batch.targets.weights = place(space, weights_, windows.weights, n);
+  if (copies) space.fence();  // the caller may reuse its memory
   batch.tokens.windows = count;
   batch.tokens.stride = windows.stride;
   batch.tokens.padded_length = padded_length;
   batch.tokens.pad = static_cast<std::int32_t>(config.pad_token_id);
   batch.targets.tokens = batch.tokens;
-  batch.targets.weights = windows.weights ? weights_.data() : nullptr;
   batch.targets.ignored = static_cast<std::int32_t>(config.pad_token_id);
   batch.targets.prediction =
       config.head == Head::complete ? kernels::Prediction::same : kernels::Prediction::next;
   batch.first_sample = windows.first_sample;
   return batch;
+}
+
+kernels::Targets on_host(kernels::Targets const& targets, std::span<Index const> lengths) {
+  kernels::Targets result = targets;
+  result.tokens.bytes = nullptr;
+  result.tokens.ids = nullptr;
+  result.tokens.lengths = lengths.data();
+  result.weights = nullptr;
+  return result;
 }
 
 }  // namespace strata::model

@@ -93,9 +93,7 @@ Evaluator::Evaluator(model::Hierarchy<float>& model, io::DatasetFile const& file
       padded_length_(model.padded_length(window_of(file, settings))),
       device_batch_(settings.batch_size, window_of(file, settings), file.wide(),
                     file.info(settings.split).weights),
-      totals_("strata::evaluation_totals", 2),
-      losses_("strata::evaluation_losses", settings.batch_size * padded_length_),
-      host_losses_("strata::evaluation_host_losses", settings.batch_size * padded_length_) {
+      totals_("strata::evaluation_totals", 2) {
   settings_.window = window_of(file, settings);
   settings_.stride = std::min(settings_.stride, settings_.window);
   check_fit(model.config(), file, settings_.window);
@@ -141,34 +139,36 @@ void Evaluator::add_batch(data::MicroBatch const& batch, Sums& sums) {
   kernels::ExecSpace const space;
   model::Batch const on_device =
       device_batch_.upload(space, host_windows(batch), model_.config(), padded_length_);
-  Index const size = batch.rows * padded_length_;
+  kernels::Targets const targets = model::on_host(on_device.targets, batch.lengths);
   model_.evaluate(on_device, kernels::Vec<double>(totals_.data(), 2),
-                  kernels::Vec<float>(losses_.data(), size));
-  std::pair<Index, Index> const used(0, size);
-  Kokkos::deep_copy(space, Kokkos::subview(host_losses_, used), Kokkos::subview(losses_, used));
-  space.fence();
+                  [&](kernels::StageRows const& rows, kernels::Vec<float> losses) {
+                    add_rows(batch, targets, rows, losses, sums);
+                  });
   sums.flops += model_.forward_flops(batch.rows, padded_length_);
+}
 
+void Evaluator::add_rows(data::MicroBatch const& batch, kernels::Targets const& targets,
+                         kernels::StageRows const& rows, kernels::Vec<float> losses, Sums& sums) const {
+  auto const on_host = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), losses);
   Index const patch = model_.config().bytes_per_position(0);
-  for (Index r = 0; r < batch.rows; ++r) {
-    auto const row = static_cast<std::size_t>(r);
-    Index const first_byte = batch.windows[row].start;
-    std::size_t document = 0;
-    if (settings_.details) {
-      auto const first = static_cast<std::uint64_t>(first_byte + batch.first_scored[row]);
-      auto const after = std::upper_bound(documents_.begin(), documents_.end(), first);
+  std::size_t document = 0;
+  for (Index r = 0; r < rows.shape.rows(); ++r) {
+    auto const nats = static_cast<double>(on_host(r));
+    if (nats < 0) continue;  // predicts nothing, or the pad token
+    Index const flat = targets.flat(rows, r);
+    auto const window = static_cast<std::size_t>(flat / padded_length_);
+    Index const i = flat % padded_length_;
+    if (i < batch.first_scored[window]) continue;
+    sums.total.add(0, nats);
+    if (!settings_.details) continue;
+    auto const place = static_cast<std::uint64_t>(batch.windows[window].start + i);
+    if (place < documents_[document] || place >= documents_[document + 1]) {
+      auto const after = std::upper_bound(documents_.begin(), documents_.end(), place);
       document = static_cast<std::size_t>(after - documents_.begin()) - 1;
     }
-    for (Index i = batch.first_scored[row]; i < batch.lengths[row]; ++i) {
-      auto const nats = static_cast<double>(host_losses_(r * padded_length_ + i));
-      if (nats < 0) continue;  // the pad token predicts nothing
-      sums.total.add(0, nats);
-      if (!settings_.details) continue;
-      while (static_cast<std::uint64_t>(first_byte + i) >= documents_[document + 1]) ++document;
-      sums.documents.add(document, nats);
-      sums.context.add(context_bin(i), nats);
-      sums.patch.add(static_cast<std::size_t>(i % patch), nats);
-    }
+    sums.documents.add(document, nats);
+    sums.context.add(context_bin(i), nats);
+    sums.patch.add(static_cast<std::size_t>(i % patch), nats);
   }
 }
 

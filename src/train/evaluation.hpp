@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 // The loss over a split, every byte counted once. The result does not depend on the number of ranks: batches
-// are the same for any number of them, and all sums are exact (exact_sum.hpp).
+// are the same for any number of them, and all sums are exact (exact_sum.hpp). Losses are added up as the
+// model makes them, a block of rows at a time, so memory does not grow with the window beyond its bytes.
 
 #include <vector>
 
@@ -55,6 +56,8 @@ class Evaluator {
  private:
   struct Sums;
   void add_batch(data::MicroBatch const& batch, Sums& sums);
+  void add_rows(data::MicroBatch const& batch, kernels::Targets const& targets,
+                kernels::StageRows const& rows, kernels::Vec<float> losses, Sums& sums) const;
 
   model::Hierarchy<float>& model_;
   io::DatasetFile const& file_;
@@ -64,8 +67,6 @@ class Evaluator {
   std::vector<std::uint64_t> documents_;
   model::DeviceBatch device_batch_;
   Kokkos::View<double*, kernels::MemSpace> totals_;
-  Kokkos::View<float*, kernels::MemSpace> losses_;
-  Kokkos::View<float*, Kokkos::HostSpace> host_losses_;
 };
 
 /// Rows of a loader's batch as the device wants them.

@@ -11,6 +11,7 @@
 
 #include "model/device_batch.hpp"
 #include "model/hierarchy.hpp"
+#include "unit_tests/support/byte_losses.hpp"
 #include "unit_tests/support/random.hpp"
 
 namespace strata::test {
@@ -20,6 +21,7 @@ using model::Head;
 using model::Hierarchy;
 using model::Index;
 using model::ModelConfig;
+using model::OuterTapes;
 using model::Position;
 
 /// Stages of `lens` sub-patches; widths and layers differ from stage to stage, and so do heads and their
@@ -106,21 +108,22 @@ class Trial {
  public:
   Trial(ModelConfig const& config, Windows const& windows, Chunking const& chunking = {}, Index padded = 0)
       : model_(config, chunking, true),
+        windows_(windows),
         device_(static_cast<Index>(windows.lengths.size()), windows.stride, config.num_tokens > 256,
                 !windows.weights.empty()),
         bytes_(windows.ids.begin(), windows.ids.end()),
         totals_("totals", 2) {
     randomise(model_.parameters(), 17);
     padded_ = padded > 0 ? padded : model_.padded_length(windows.stride);
-    model::HostWindows host;
+    model::HostWindows host;  // of what lives as long as the batch, which may point at it
     if (config.num_tokens > 256) {
-      host.ids = windows.ids.data();
+      host.ids = windows_.ids.data();
     } else {
       host.bytes = bytes_.data();
     }
-    host.weights = windows.weights.empty() ? nullptr : windows.weights.data();
-    host.lengths = windows.lengths;
-    host.stride = windows.stride;
+    host.weights = windows_.weights.empty() ? nullptr : windows_.weights.data();
+    host.lengths = windows_.lengths;
+    host.stride = windows_.stride;
     host.first_sample = 5;
     batch_ = device_.upload(kernels::ExecSpace(), host, config, padded_);
   }
@@ -155,13 +158,7 @@ class Trial {
   }
 
   /// Weighted nats byte by byte, (windows, padded).
-  std::vector<T> byte_losses() {
-    Kokkos::View<T*, kernels::MemSpace> const losses("losses", batch_.tokens.windows * padded_);
-    model_.evaluate(batch_, kernels::Vec<double>(totals_.data(), 2),
-                    kernels::Vec<T>(losses.data(), losses.extent(0)));
-    auto const host = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), losses);
-    return {host.data(), host.data() + host.extent(0)};
-  }
+  std::vector<T> byte_losses() { return test::byte_losses(model_, batch_, windows_.lengths); }
 
  private:
   void read_totals(double& nats, double& bytes) const {
@@ -172,6 +169,7 @@ class Trial {
   }
 
   Hierarchy<T> model_;
+  Windows windows_;
   model::DeviceBatch device_;
   std::vector<std::uint8_t> bytes_;
   Kokkos::View<double*, kernels::MemSpace> totals_;
