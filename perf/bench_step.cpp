@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Whole training steps: forward, loss, backward, gradient norm and AdamW, without reading data and without
 // other ranks. `step` is the model that doc/ quotes, `length` a small model whose windows grow while a step
-// keeps the same number of bytes.
+// keeps the same number of bytes, `context_mamba2` one whose only window grows.
 
 #include <algorithm>
 #include <chrono>
@@ -20,11 +20,11 @@ constexpr double clipping = 1;
 /// All that a step works with, built before the first one.
 class Training {
  public:
-  Training(model::ModelConfig const& config, Index windows, Index length)
+  Training(model::ModelConfig const& config, Index windows, Index length, model::Chunking const& chunking)
       : bytes_(random_bytes(windows * length)),
         lengths_(static_cast<std::size_t>(windows), length),
         length_(length),
-        hierarchy_(config, model::Chunking(), true),
+        hierarchy_(config, chunking, true),
         optimizer_(hierarchy_.parameters(), {.gradient_clipping = clipping}),
         batch_(windows, length, false, false),
         totals_("strata::perf_totals", 2) {
@@ -67,9 +67,10 @@ class Training {
   Index steps_ = 0;
 };
 
-void training_step(benchmark::State& state, model::ModelConfig const& config, Index windows, Index length) {
+void training_step(benchmark::State& state, model::ModelConfig const& config, Index windows, Index length,
+                   model::Chunking const& chunking) {
   using Clock = std::chrono::steady_clock;
-  Training training(config, windows, length);
+  Training training(config, windows, length, chunking);
   training.step();
   for ([[maybe_unused]] auto _ : state) {
     Clock::time_point const start = Clock::now();
@@ -86,9 +87,9 @@ void training_step(benchmark::State& state, model::ModelConfig const& config, In
 }
 
 void add_step(char const* name, char const* group, model::ModelConfig const& config, Index windows,
-              Index length) {
+              Index length, model::Chunking const& chunking = {}) {
   add(name, "float", group, std::to_string(windows) + "x" + std::to_string(length), [=](auto& state) {
-    training_step(state, config, windows, length);
+    training_step(state, config, windows, length, chunking);
   })->Unit(benchmark::kMillisecond);
 }
 
@@ -99,6 +100,13 @@ Registration const registration([] {
   constexpr Index bytes_per_step = Index(1) << 16;
   for (Index length = 1 << 10; length <= bytes_per_step; length *= 2)
     add_step("length", "long", small_model(length), bytes_per_step / length, length);
+  // One window from 64 KiB to 4 MiB, in time chunks of equal size that are rebuilt in backward.
+  model::Chunking chunks;
+  chunks.outer_positions = 4096;
+  chunks.outer_tapes = model::OuterTapes::rebuild;
+  add_step("context_mamba2", "smoke", small_hybrid(), 1, 512, chunks);
+  for (Index length = 1 << 16; length <= 1 << 22; length *= 4)
+    add_step("context_mamba2", "context", small_hybrid(), 1, length, chunks);
 });
 
 }  // namespace

@@ -20,6 +20,17 @@ model::ModelConfig two_stages(Index width, Index heads, Index layers, Index patc
 
 model::ModelConfig model_22m() { return two_stages(512, 8, 4, 8, 8192); }
 model::ModelConfig small_model(Index context) { return two_stages(128, 4, 2, 8, context); }
+model::ModelConfig small_hybrid() {
+  model::ModelConfig config = small_model(1024);
+  model::BlockConfig& block = config.block[0];
+  block = {};
+  block.block_type = model::BlockType::mamba2;
+  block.d_state = 64;
+  block.d_conv = 4;
+  block.expand = 2;
+  block.headdim = 64;
+  return config;
+}
 model::ModelConfig tiny_model(Index context) { return two_stages(32, 2, 1, 8, context); }
 
 }  // namespace strata::perf

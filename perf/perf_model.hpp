@@ -16,6 +16,8 @@ model::ModelConfig two_stages(model::Index width, model::Index heads, model::Ind
 model::ModelConfig model_22m();
 /// 1 million parameters: width 128, 4 heads, 2 + 2 layers, patches of 8.
 model::ModelConfig small_model(model::Index context);
+/// The same with a Mamba-2 outer stage, for contexts of any length.
+model::ModelConfig small_hybrid();
 /// Width 32, one layer per stage.
 model::ModelConfig tiny_model(model::Index context);
 
