@@ -2,9 +2,7 @@
 // How a step is cut up changes its memory, not its result.
 #include <gtest/gtest.h>
 
-#include <cstring>
-
-#include "unit_tests/model/small_model.hpp"
+#include "unit_tests/model/outcomes.hpp"
 
 namespace strata::test {
 namespace {
@@ -50,30 +48,6 @@ std::vector<Chunking> chunkings() {
   return result;
 }
 
-std::string name(Chunking const& c) {
-  return "outer " + std::to_string(c.outer_positions) + " inner " + std::to_string(c.inner_rows);
-}
-
-template <class T>
-void expect_near(ModelConfig const& config, Outcome<T> const& wanted, Outcome<T> const& got,
-                 double tolerance) {
-  EXPECT_NEAR(got.nats, wanted.nats, tolerance * wanted.nats);
-  EXPECT_EQ(got.bytes, wanted.bytes);
-  Hierarchy<T> const names(config, {}, false);
-  for (std::size_t p = 0; p < wanted.gradients.size(); ++p)
-    EXPECT_LE(relative_difference(wanted.gradients[p], got.gradients[p]), tolerance)
-        << names.parameters().all()[p].name;
-}
-
-template <class T>
-bool same_bits(Outcome<T> const& a, Outcome<T> const& b) {
-  if (std::memcmp(&a.nats, &b.nats, sizeof(double)) != 0 || a.bytes != b.bytes) return false;
-  for (std::size_t p = 0; p < a.gradients.size(); ++p)
-    if (std::memcmp(a.gradients[p].data(), b.gradients[p].data(), a.gradients[p].size() * sizeof(T)) != 0)
-      return false;
-  return true;
-}
-
 template <class T>
 class Chunks : public testing::Test {};
 using Precisions = testing::Types<float, double>;
@@ -81,29 +55,21 @@ TYPED_TEST_SUITE(Chunks, Precisions);
 
 /// All sizes agree, with dropout and without; recomputing gives the same bits, and so does running again.
 TYPED_TEST(Chunks, ChangeRoundingOnly) {
-  double const tolerance = std::is_same_v<TypeParam, double> ? 1e-12 : 1e-5;
   for (Shape const& shape : shapes()) {
     for (std::optional<std::uint64_t> const seed :
          {std::optional<std::uint64_t>(), std::optional<std::uint64_t>(5)}) {
       SCOPED_TRACE(std::string(shape.what) + (seed ? ", dropout" : ""));
       Outcome<TypeParam> const whole =
           Trial<TypeParam>(shape.config, shape.windows, {all_at_once, all_at_once}).step(seed);
-      for (Chunking chunking : chunkings()) {
+      for (Chunking const& chunking : chunkings()) {
         SCOPED_TRACE(name(chunking));
         Trial<TypeParam> trial(shape.config, shape.windows, chunking);
         Outcome<TypeParam> const stored = trial.step(seed);
-        expect_near(shape.config, whole, stored, tolerance);
+        expect_near(shape.config, whole, stored);
         EXPECT_TRUE(same_bits(stored, trial.step(seed))) << "a second run differs";
-        for (auto const& [tapes, interval] : {std::pair(OuterTapes::rebuild, 0),
-                                              {OuterTapes::two_level, 0},
-                                              {OuterTapes::two_level, 1},
-                                              {OuterTapes::two_level, 3},
-                                              {OuterTapes::two_level, 100}}) {
-          chunking.outer_tapes = tapes;
-          chunking.border_interval = interval;
-          EXPECT_TRUE(same_bits(stored, Trial<TypeParam>(shape.config, shape.windows, chunking).step(seed)))
-              << "rebuilding differs, interval " << interval;
-        }
+        for (Chunking const& other : rebuilding(chunking))
+          EXPECT_TRUE(same_bits(stored, Trial<TypeParam>(shape.config, shape.windows, other).step(seed)))
+              << name(other);
       }
     }
   }
@@ -119,13 +85,12 @@ TYPED_TEST(Chunks, DropoutDropsAndDependsOnItsSeed) {
 
 /// The number of chunks that the package's train_checkpoint_chunks asks for is a matter of memory as well.
 TYPED_TEST(Chunks, CheckpointChunksChangeRoundingOnly) {
-  double const tolerance = std::is_same_v<TypeParam, double> ? 1e-12 : 1e-5;
   Shape const shape = shapes()[3];
   Outcome<TypeParam> const whole = Trial<TypeParam>(shape.config, shape.windows).step(5);
   Chunking chunking;
   chunking.checkpoint_chunks = {3, 5};
   Trial<TypeParam> trial(shape.config, shape.windows, chunking);
-  expect_near(shape.config, whole, trial.step(5), tolerance);
+  expect_near(shape.config, whole, trial.step(5));
   EXPECT_LT(trial.model().arena_peak(),
             Trial<TypeParam>(shape.config, shape.windows).model().arena_bytes(3, 60, true));
 }
