@@ -2,6 +2,7 @@
 #pragma once
 // What a model is: the `params` section of a deck, key by key (names as in the MBLM package).
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -38,6 +39,11 @@ struct BlockConfig {
   double dropout = 0;  ///< of the last layer's output before the final norm; mamba2 only, in training only
 
   bool causal() const { return block_type != BlockType::transformer_encoder; }
+  /// Whether training draws random numbers for this block. mamba1 has no dropout.
+  bool has_dropout() const {
+    bool const mamba = block_type == BlockType::mamba1 || block_type == BlockType::mamba2;
+    return mamba ? block_type == BlockType::mamba2 && dropout > 0 : attn_dropout > 0 || ff_dropout > 0;
+  }
   Index inner_width() const { return attn_head_dims * attn_num_heads; }
   /// R = ceil(D / 16): the rank of mamba1's step sizes.
   static Index dt_rank(Index width) { return (width + 15) / 16; }
@@ -62,6 +68,9 @@ struct ModelConfig {
     Index bytes = 1;
     for (std::size_t s = stage + 1; s < stages(); ++s) bytes *= seq_lens[s];
     return bytes;
+  }
+  bool has_dropout() const {
+    return std::any_of(block.begin(), block.end(), [](BlockConfig const& b) { return b.has_dropout(); });
   }
   /// Product of all P: the longest window that fixed positions of the outermost stage allow.
   Index context() const { return seq_lens.front() * bytes_per_position(0); }

@@ -1,23 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "train/gradient_step.hpp"
 
-#include <algorithm>
 #include <array>
 
 #include "core/runtime.hpp"
 #include "train/evaluation.hpp"
 
 namespace strata::train {
-
-namespace {
-
-bool has_dropout(model::ModelConfig const& config) {
-  return std::any_of(config.block.begin(), config.block.end(), [](model::BlockConfig const& block) {
-    return block.attn_dropout > 0 || block.ff_dropout > 0;
-  });
-}
-
-}  // namespace
 
 GradientStep::GradientStep(model::Hierarchy<float>& model, io::DatasetFile const& file,
                            parallel::Communicator const& ranks, TrainConfig const& config,
@@ -31,7 +20,7 @@ GradientStep::GradientStep(model::Hierarchy<float>& model, io::DatasetFile const
                     file.info(io::Split::train).weights),
       totals_("strata::step_totals", 2),
       host_totals_("strata::step_host_totals", 2) {
-  if (has_dropout(model.config())) dropout_seed_ = config.seed;
+  if (model.config().has_dropout()) dropout_seed_ = config.seed;
   model_.reserve(config.deterministic ? 1 : config.batch_size, padded_length_, true);
   if (config.deterministic) {
     fixed_order_ = std::make_unique<parallel::DeterministicSum<float>>(

@@ -83,6 +83,32 @@ TEST_F(Training, LinksNeverDangle) {
   EXPECT_EQ(fs::canonical(deck.run_folder() / "best.h5").filename(), "step_0000000020.h5");
 }
 
+/// The time of a step is that of its bytes, and the optimiser's is a part of it.
+TEST_F(Training, RecordsTheTimeOfAStepAndItsOptimizer) {
+  Deck const deck = tiny_deck(folder_.path(), "times");
+  run(deck);
+  std::ifstream in(deck.run_folder() / "metrics.jsonl");
+  int training = 0;
+  for (std::string line; std::getline(in, line);) {
+    auto const record = nlohmann::json::parse(line);
+    double const step = record["step_seconds"].get<double>();
+    double const optimizer = record["optimizer_seconds"].get<double>();
+    if (record["split"] == "validation") {
+      EXPECT_EQ(step, 0) << line;
+      EXPECT_EQ(optimizer, 0) << line;
+      continue;
+    }
+    ++training;
+    EXPECT_GT(optimizer, 0) << line;
+    EXPECT_LT(optimizer, step) << line;
+    double const bytes = record["bytes_per_second"].get<double>() * step;
+    EXPECT_NEAR(bytes, std::round(bytes), 1e-6) << line;
+    EXPECT_LE(bytes, 4 * 32 + 1e-6) << line;
+    EXPECT_GT(bytes, 3 * 32) << line;  // one window may be the short one at the end of the split
+  }
+  EXPECT_EQ(training, 20);
+}
+
 TEST_F(Training, ResumesBitForBitFromEveryCheckpoint) {
   Deck const whole = tiny_deck(folder_.path(), "whole", {"io.num_models_to_save=100"});
   run(whole);
@@ -196,6 +222,70 @@ TEST_F(Training, StartsFromOtherWeights) {
   next.init_from = test::latest(first);
   run(next);
   EXPECT_LT(test::losses(next, "train").front(), test::losses(first, "train").front() - 0.3);
+}
+
+/// A stage's dropout acts whatever its block calls it, also where it is the model's only one.
+TEST_F(Training, DropoutOfAnyBlockActs) {
+  std::string const transformer =
+      "params.block={block_type: transformer, attn_head_dims: 8, attn_num_heads: 2, attn_use_rot_embs: true, "
+      "pos_emb_type: fixed, ";
+  std::string const mamba2 =
+      "params.block={block_type: mamba2, pos_emb_type: fixed, d_state: 8, d_conv: 4, expand: 2, headdim: 8, ";
+  int number = 0;
+  auto const losses_with = [&](std::string const& block) {
+    Deck const deck =
+        tiny_deck(folder_.path(), "drop" + std::to_string(number++), {block, "train.target_elements=8"});
+    run(deck);
+    return test::losses(deck, "train");
+  };
+  for (auto const& [block, key] : {std::pair(mamba2, "dropout"), std::pair(transformer, "attn_dropout"),
+                                   std::pair(transformer, "ff_dropout")}) {
+    auto const without = losses_with(block + key + ": 0}");
+    auto const with = losses_with(block + key + ": 0.5}");
+    ASSERT_FALSE(without.empty());
+    ASSERT_EQ(with.size(), without.size());
+    for (std::size_t i = 0; i < with.size(); ++i) EXPECT_NE(with[i], without[i]) << key << " of record " << i;
+  }
+}
+
+/// The model hands out its losses in blocks; how they are cut does not show.
+TEST_F(Training, EvaluationDoesNotDependOnChunks) {
+  test::write_dataset(folder_ / "parts.h5", {"train"}, {test::words(150, 3), "", test::words(90, 4)});
+  io::DatasetFile const file(folder_ / "parts.h5");
+  for (model::Head const head : {model::Head::complete, model::Head::reference}) {
+    model::ModelConfig config = tiny_deck(folder_.path(), "chunks").params;
+    config.head = head;
+    auto const evaluate = [&](model::Chunking const& chunking) {
+      model::Hierarchy<float> model(config, chunking, false);
+      model.parameters().initialise(3);
+      EvaluationSettings settings;
+      settings.window = 32;
+      settings.stride = 20;
+      settings.batch_size = 3;
+      settings.details = true;
+      return Evaluator(model, file, ranks_, settings).run();
+    };
+    model::Chunking small;
+    small.outer_positions = 3;
+    small.inner_rows = 5;
+    Evaluation const whole = evaluate({}), cut = evaluate(small);
+    auto const equal = [](std::vector<LossOf> const& a, std::vector<LossOf> const& b) {
+      ASSERT_EQ(a.size(), b.size());
+      for (std::size_t i = 0; i < a.size(); ++i) {
+        EXPECT_EQ(a[i].bytes, b[i].bytes) << i;
+        EXPECT_NEAR(a[i].nats, b[i].nats, 1e-5 * a[i].nats) << i;
+      }
+    };
+    equal({whole.total}, {cut.total});
+    equal(whole.documents, cut.documents);
+    equal(whole.context, cut.context);
+    equal(whole.patch, cut.patch);
+    EXPECT_EQ(whole.total.bytes, 240);
+    ASSERT_EQ(whole.documents.size(), 3U);
+    EXPECT_EQ(whole.documents[0].bytes, 150);
+    EXPECT_EQ(whole.documents[1].bytes, 0);
+    EXPECT_EQ(whole.documents[2].bytes, 90);
+  }
 }
 
 TEST_F(Training, EvaluationCountsEachByteOnceAndEqualsADirectSum) {
