@@ -151,7 +151,8 @@ model::Chunking chunking(Deck const& deck) {
   model::Chunking result;
   result.outer_positions = deck.train.outer_chunk;
   result.inner_rows = deck.train.inner_rows;
-  result.outer_tapes = deck.train.outer_recompute ? model::OuterTapes::rebuild : model::OuterTapes::keep;
+  result.outer_tapes = deck.train.outer_tapes.value_or(model::OuterTapes::keep);
+  result.border_interval = deck.train.border_interval;
   result.checkpoint_chunks = deck.train_checkpoint_chunks;
   return result;
 }

@@ -60,7 +60,8 @@ struct LoadedModel {
 /// core::InputError.
 LoadedModel load_model(std::string const& path, bool with_gradients = false);
 
-/// The model's chunking as the deck asks for it.
+/// The model's chunking as the deck asks for it, with all tapes kept where the deck leaves the choice open
+/// (make_plan in train/plan.hpp decides for a training run; a model that is only evaluated has no tapes).
 model::Chunking chunking(Deck const& deck);
 
 }  // namespace strata::train

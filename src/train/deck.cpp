@@ -41,6 +41,7 @@ class KeyNames {
     names.push_back(prefix_ + key);
   }
   void nested(char const* key, char const*, char const*, char const*) { names.push_back(prefix_ + key); }
+  void older(char const*, char const*) {}
   void ignored(char const*, char const*) {}
   void refused(char const*, char const*) {}
 
@@ -182,9 +183,26 @@ void read_params(YamlDocument& document, YAML::Node const& node, Deck& deck) {
                     m.pad_token_id));
 }
 
+/// The key from before outer_tapes.
+void read_outer_recompute(Section& section, TrainConfig& train) {
+  auto const node = section.find("outer_recompute");
+  if (!node) return;
+  bool recompute = false;
+  section.optional("outer_recompute", recompute, any(), "");
+  auto const meant = recompute ? model::OuterTapes::rebuild : model::OuterTapes::keep;
+  if (section.has("outer_tapes") && train.outer_tapes != meant)
+    section.document().fail(
+        section.path("outer_recompute"), *node,
+        fmt::format(
+            "is {}, which means outer_tapes: {}, but outer_tapes says otherwise; remove outer_recompute",
+            recompute, recompute ? "rebuild" : "keep"));
+  train.outer_tapes = meant;
+}
+
 void read_train(YamlDocument& document, YAML::Node const& node, Deck& deck) {
   Section section(document, node, "train", all_keys());
   visit_train(section, deck.train);
+  read_outer_recompute(section, deck.train);
   section.finish();
   TrainConfig& t = deck.train;
   if (t.max_eval_steps == 0) t.max_eval_steps.reset();

@@ -11,7 +11,9 @@
 #include <string_view>
 #include <vector>
 
+#include "model/chunking.hpp"
 #include "model/config.hpp"
+#include "train/scalars.hpp"
 
 namespace strata::train {
 
@@ -39,10 +41,12 @@ struct TrainConfig {
   double beta2 = 0.95;
   double epsilon = 1e-8;
   bool deterministic = false;
-  Index outer_chunk = 0;  ///< 0: automatic
-  Index inner_rows = 0;   ///< 0: automatic
-  bool outer_recompute = false;
-  Index eval_batch_size = 0;  ///< 0: batch_size
+  Index outer_chunk = 0;                         ///< 0: automatic
+  Index inner_rows = 0;                          ///< 0: automatic
+  std::optional<model::OuterTapes> outer_tapes;  ///< nothing: automatic (train/plan.hpp)
+  Index border_interval = 0;                     ///< of OuterTapes::two_level; 0: automatic
+  std::optional<ByteSize> memory;                ///< that a rank may use; nothing: what the machine has free
+  Index eval_batch_size = 0;                     ///< 0: batch_size
 };
 
 /// Section `io`.

@@ -18,6 +18,12 @@ inline bool is_mamba(model::BlockType type) {
 inline std::vector<Choice<TrainConfig::Strategy>> strategies() {
   return {{"batch", TrainConfig::Strategy::batch}, {"sequence", TrainConfig::Strategy::sequence}};
 }
+inline std::vector<Choice<std::optional<model::OuterTapes>>> outer_tapes() {
+  return {{"auto", std::nullopt},
+          {"keep", model::OuterTapes::keep},
+          {"rebuild", model::OuterTapes::rebuild},
+          {"two_level", model::OuterTapes::two_level}};
+}
 inline std::vector<Choice<model::Position>> positions() {
   return {
       {"null", model::Position::none}, {"fixed", model::Position::fixed}, {"rope", model::Position::rope}};
@@ -55,8 +61,9 @@ void visit_model(Visitor& v, model::ModelConfig& m, std::vector<Index>& checkpoi
              "Longest sequence of each stage. From the second stage on it is the patch length.");
   v.list_or_null(
       "train_checkpoint_chunks", checkpoint_chunks, at_least(1),
-      "For each stage but the first, the least number of chunks its sequences are processed in. Saves "
-      "memory, changes no result.");
+      "The package's key: for each stage but the first, the least number of chunks its sequences are "
+      "processed in. `train.inner_rows` bounds the chunks as well; the smaller ones are taken. Changes speed "
+      "and memory only.");
   v.nested("block", "mapping or list", "required",
            "The layers: one mapping for all stages or a list with one mapping per stage. Keys below.");
   v.choice(
@@ -160,8 +167,19 @@ void visit_train(Visitor& v, TrainConfig& t) {
              "Positions of the outermost stage per time chunk; 0: automatic. Changes speed and memory only.");
   v.optional("inner_rows", t.inner_rows, at_least(0),
              "Rows per chunk of every inner stage; 0: automatic. Changes speed and memory only.");
-  v.optional("outer_recompute", t.outer_recompute, any(),
-             "Recompute the outermost stage in the backward pass: less memory, more time, the same bits.");
+  v.choice(
+      "outer_tapes", t.outer_tapes, false, outer_tapes(),
+      "What backward needs of the outermost stage's time chunks: `keep` it; `rebuild` it chunk by chunk "
+      "from the carries saved between chunks; `two_level` saves a part of these carries only. Each takes "
+      "less memory and more time than the one before and gives the same bits. `auto`: the first that fits.");
+  v.optional("border_interval", t.border_interval, at_least(0),
+             "Time chunks from one saved carry to the next under `two_level`; 0: the square root of their "
+             "number. Changes speed and memory only.");
+  v.optional("memory", t.memory, at_least(1, 0x1p62),
+             "Memory that a rank may use, its GPU's where there is one: bytes, or a number with k, M, G, T "
+             "(1000s) or Ki, Mi, Gi, Ti (1024s), such as 80G or 1.5GiB. null: what the machine has free. "
+             "A deck that needs more is refused.");
+  v.older("outer_recompute", "true stands for `outer_tapes: rebuild`, false for `outer_tapes: keep`");
   v.optional("eval_batch_size", t.eval_batch_size, at_least(0),
              "Windows per rank in evaluation; 0: batch_size.");
 }

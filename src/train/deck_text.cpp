@@ -42,6 +42,7 @@ class Writer {
     line(key, value.empty() ? "null" : to_yaml(value));
   }
   void nested(char const*, char const*, char const*, char const*) {}
+  void older(char const*, char const*) {}
   void ignored(char const*, char const*) {}
   void refused(char const*, char const*) {}
 
@@ -54,6 +55,7 @@ std::string type_name(Index const&) { return "whole number"; }
 std::string type_name(std::uint64_t const&) { return "whole number"; }
 std::string type_name(double const&) { return "number"; }
 std::string type_name(bool const&) { return "true or false"; }
+std::string type_name(ByteSize const&) { return "size"; }
 std::string type_name(std::string const&) { return "text"; }
 std::string type_name(std::vector<Index> const&) { return "list of whole numbers"; }
 template <class T>
@@ -89,6 +91,9 @@ class Reference {
   }
   void nested(char const* key, char const* type, char const* preset, char const* meaning) {
     row(key, type, preset, meaning);
+  }
+  void older(char const* key, char const* meaning) {
+    row(key, "", "", std::string("Older form: ") + meaning + ".");
   }
   void ignored(char const* key, char const* reason) {
     row(key, "anything", "", std::string("Accepted, without effect: ") + reason + ".");

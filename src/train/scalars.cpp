@@ -76,6 +76,27 @@ std::optional<std::int64_t> parse_integer(std::string_view word) {
   return static_cast<std::int64_t>(*real);
 }
 
+std::optional<ByteSize> parse_byte_size(std::string_view word) {
+  std::size_t end = word.size();
+  while (end > 0 && !digit(word[end - 1]) && word[end - 1] != '.') --end;
+  std::string unit = lower(word.substr(end));
+  while (!unit.empty() && unit.front() == ' ') unit.erase(0, 1);
+  if (!unit.empty() && unit.back() == 'b') unit.pop_back();
+  double base = 1000;
+  if (unit.size() == 2 && unit.back() == 'i') {
+    base = 1024;
+    unit.pop_back();
+  }
+  std::array<std::string_view, 5> const units = {"", "k", "m", "g", "t"};
+  auto const found = std::find(units.begin(), units.end(), unit);
+  auto const number = parse_real(word.substr(0, end));
+  if (!number || found == units.end() || (base == 1024 && unit.empty()) || *number < 0) return {};
+  auto const power = static_cast<double>(found - units.begin());
+  double const bytes = std::floor(*number * std::pow(base, power));
+  if (!(bytes < 0x1p63)) return {};
+  return ByteSize{static_cast<std::int64_t>(bytes)};
+}
+
 std::optional<bool> parse_bool(std::string_view word) {
   std::string const w = lower(word);
   if (w == "true" || w == "yes" || w == "on") return true;
@@ -85,6 +106,7 @@ std::optional<bool> parse_bool(std::string_view word) {
 
 std::string to_yaml(std::int64_t value) { return std::to_string(value); }
 std::string to_yaml(std::uint64_t value) { return std::to_string(value); }
+std::string to_yaml(ByteSize value) { return to_yaml(value.bytes); }
 std::string to_yaml(bool value) { return value ? "true" : "false"; }
 
 std::string to_yaml(double value) {
@@ -116,6 +138,17 @@ std::string to_yaml(std::string const& value) {
 
 std::string to_yaml(std::vector<std::int64_t> const& value) {
   return fmt::format("[{}]", fmt::join(value, ", "));
+}
+
+std::string size_text(double bytes) {
+  std::array<char const*, 5> const units = {"bytes", "kB", "MB", "GB", "TB"};
+  std::size_t unit = 0;
+  while (bytes >= 999.5 && unit + 1 < units.size()) {
+    bytes /= 1000;
+    ++unit;
+  }
+  int const digits = unit == 0 || bytes >= 99.95 ? 0 : bytes >= 9.995 ? 1 : 2;
+  return fmt::format("{:.{}f} {}", bytes, digits, units[unit]);
 }
 
 std::string in_quotes(std::string_view text) {

@@ -37,6 +37,13 @@ constexpr Bounds at_least_below(double low, double high) { return {low, high, fa
 std::optional<std::int64_t> parse_integer(std::string_view word);
 /// Finite decimal numbers.
 std::optional<double> parse_real(std::string_view word);
+/// A number of bytes.
+struct ByteSize {
+  std::int64_t bytes = 0;
+};
+/// Bytes, or a number with a unit: k, M, G, T count in 1000s, Ki, Mi, Gi, Ti in 1024s, each with or without a
+/// B, in either case. Fractions of a byte are dropped; nothing for a negative size.
+std::optional<ByteSize> parse_byte_size(std::string_view word);
 /// true, false, yes, no, on, off.
 std::optional<bool> parse_bool(std::string_view word);
 
@@ -45,12 +52,16 @@ std::string to_yaml(std::int64_t value);
 std::string to_yaml(std::uint64_t value);
 std::string to_yaml(double value);
 std::string to_yaml(bool value);
+std::string to_yaml(ByteSize value);            ///< in bytes
 std::string to_yaml(std::string const& value);  ///< in double quotes
 std::string to_yaml(std::vector<std::int64_t> const& value);
 template <class T>
 std::string to_yaml(std::optional<T> const& value) {
   return value ? to_yaml(*value) : "null";
 }
+
+/// For people: "1.23 GB" in powers of 1000, three digits.
+std::string size_text(double bytes);
 
 /// Text for a message: in single quotes, cut at 60 characters, control characters replaced.
 std::string in_quotes(std::string_view text);

@@ -230,6 +230,17 @@ void Section::read(std::string const& path, YAML::Node const& node, bool& value,
   value = *truth;
 }
 
+void Section::read(std::string const& path, YAML::Node const& node, ByteSize& value, Bounds bounds) const {
+  auto const size = plain(node) ? parse_byte_size(node.Scalar()) : std::nullopt;
+  if (!size)
+    document_.fail(
+        path, node,
+        fmt::format("must be a number of bytes, such as 600M, 80G or 1.5GiB; it is {}", shown(node)));
+  if (!bounds.contains(static_cast<double>(size->bytes)))
+    document_.fail(path, node, fmt::format("must be {} bytes; it is {}", bounds.text(), shown(node)));
+  value = *size;
+}
+
 void Section::read(std::string const& path, YAML::Node const& node, std::string& value,
                    Bounds /*bounds*/) const {
   if (!node.IsScalar() || node.IsNull())

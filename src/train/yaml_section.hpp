@@ -83,6 +83,8 @@ class Section {
   }
   /// A key that the caller reads by itself.
   void nested(char const* key, char const*, char const*, char const*) { known_here_.emplace_back(key); }
+  /// A key that another one has replaced; the caller reads it by itself.
+  void older(char const* key, char const*) { known_here_.emplace_back(key); }
   /// A key of the package that changes nothing here.
   void ignored(char const* key, char const* reason);
   /// A key of the package that asks for something this program does not do.
@@ -101,6 +103,7 @@ class Section {
   void read(std::string const& path, YAML::Node const& node, std::uint64_t& value, Bounds bounds) const;
   void read(std::string const& path, YAML::Node const& node, double& value, Bounds bounds) const;
   void read(std::string const& path, YAML::Node const& node, bool& value, Bounds bounds) const;
+  void read(std::string const& path, YAML::Node const& node, ByteSize& value, Bounds bounds) const;
   void read(std::string const& path, YAML::Node const& node, std::string& value, Bounds bounds) const;
   void read(std::string const& path, YAML::Node const& node, std::vector<std::int64_t>& value,
             Bounds bounds) const;

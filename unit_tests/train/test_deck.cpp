@@ -84,6 +84,7 @@ TEST(Deck, TextNamesEveryKeyThatHasAMeaning) {
     ++rows;
     std::string const key = line.substr(3, line.find('`', 3) - 3);
     bool const without_effect = line.find("Accepted, without effect") != std::string::npos ||
+                                line.find("Older form:") != std::string::npos ||
                                 line.find("Refused:") != std::string::npos;
     EXPECT_EQ(text.find(key + ":") == std::string::npos, without_effect) << line;
   }
@@ -115,6 +116,61 @@ TEST(Deck, NumbersInEverySpelling) {
     EXPECT_TRUE(
         says(refusal_with("train.learning_rate=" + word), {"train.learning_rate", "must be a number"}))
         << word;
+}
+
+TEST(Deck, SizesInEverySpelling) {
+  auto const memory = [](std::string const& word) {
+    return parse_deck(minimal, "deck.yaml", {"train.memory=" + word}).train.memory.value().bytes;
+  };
+  EXPECT_EQ(memory("1000"), 1000);
+  EXPECT_EQ(memory("80G"), 80'000'000'000);
+  EXPECT_EQ(memory("80 GB"), 80'000'000'000);
+  EXPECT_EQ(memory("600M"), 600'000'000);
+  EXPECT_EQ(memory("1.5GiB"), 1'610'612'736);
+  EXPECT_EQ(memory("1.5Gi"), 1'610'612'736);
+  EXPECT_EQ(memory("2kB"), 2000);
+  EXPECT_EQ(memory("2KiB"), 2048);
+  EXPECT_EQ(memory("0.5t"), 500'000'000'000);
+  EXPECT_EQ(memory("3e9"), 3'000'000'000);
+  EXPECT_EQ(memory("4096B"), 4096);
+  EXPECT_FALSE(parse_deck(minimal, "d", {"train.memory=null"}).train.memory.has_value());
+  EXPECT_FALSE(parse_deck(minimal, "d").train.memory.has_value());
+  for (std::string const word :
+       {"G", "80X", "8iB", "80 G B", "1e", "-5G", "'80G'", "true", "[1]", "80GG", "9e18T"})
+    EXPECT_TRUE(says(refusal_with("train.memory=" + word), {"train.memory", "bytes"})) << word;
+  EXPECT_TRUE(says(refusal_with("train.memory=0"), {"train.memory must be at least 1"}));
+  Deck const deck = parse_deck(minimal, "d", {"train.memory=1.5GiB"});
+  EXPECT_EQ(parse_deck(deck.text(), "text").train.memory.value().bytes, 1'610'612'736);
+  EXPECT_EQ(size_text(999), "999 bytes");
+  EXPECT_EQ(size_text(1234), "1.23 kB");
+  EXPECT_EQ(size_text(999'600), "1.00 MB");
+  EXPECT_EQ(size_text(12'345'678), "12.3 MB");
+  EXPECT_EQ(size_text(123.4e12), "123 TB");
+}
+
+TEST(Deck, PolicyOfTheOutermostStagesTapes) {
+  auto const tapes = [](std::vector<std::string> const& overrides) {
+    return parse_deck(minimal, "d", overrides).train.outer_tapes;
+  };
+  EXPECT_EQ(tapes({}), std::nullopt);
+  EXPECT_EQ(tapes({"train.outer_tapes=auto"}), std::nullopt);
+  EXPECT_EQ(tapes({"train.outer_tapes=keep"}), model::OuterTapes::keep);
+  EXPECT_EQ(tapes({"train.outer_tapes=rebuild"}), model::OuterTapes::rebuild);
+  EXPECT_EQ(tapes({"train.outer_tapes=two_level"}), model::OuterTapes::two_level);
+  EXPECT_TRUE(
+      says(refusal_with("train.outer_tapes=drop"), {"train.outer_tapes", "auto, keep, rebuild, two_level"}));
+  EXPECT_EQ(parse_deck(minimal, "d", {"train.border_interval=7"}).train.border_interval, 7);
+  EXPECT_TRUE(says(refusal_with("train.border_interval=-1"), {"train.border_interval must be at least 0"}));
+  // The older key.
+  EXPECT_EQ(tapes({"train.outer_recompute=true"}), model::OuterTapes::rebuild);
+  EXPECT_EQ(tapes({"train.outer_recompute=false"}), model::OuterTapes::keep);
+  EXPECT_EQ(tapes({"train.outer_recompute=true", "train.outer_tapes=rebuild"}), model::OuterTapes::rebuild);
+  for (std::string const other : {"auto", "keep", "two_level"})
+    EXPECT_TRUE(says(refusal(minimal, {"train.outer_recompute=true", "train.outer_tapes=" + other}),
+                     {"train.outer_recompute is true", "remove outer_recompute"}));
+  std::string const text = parse_deck(minimal, "d", {"train.outer_recompute=true"}).text();
+  EXPECT_NE(text.find("outer_tapes: rebuild"), std::string::npos);
+  EXPECT_EQ(text.find("outer_recompute"), std::string::npos);
 }
 
 TEST(Deck, Booleans) {
