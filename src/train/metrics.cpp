@@ -26,6 +26,8 @@ std::string to_json(MetricsRecord const& record) {
   line["gradient_norm"] = record.gradient_norm;
   line["bytes_seen"] = record.bytes_seen;
   line["bytes_per_second"] = record.bytes_per_second;
+  line["step_seconds"] = record.step_seconds;
+  line["optimizer_seconds"] = record.optimizer_seconds;
   line["gemm_fraction"] = record.gemm_fraction;
   line["epoch"] = record.epoch;
   line["elapsed_seconds"] = record.elapsed;

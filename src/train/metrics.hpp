@@ -19,7 +19,9 @@ struct MetricsRecord {
   double gradient_norm = 0;  ///< of that step, before clipping
   Index bytes_seen = 0;      ///< trained on since the run began
   double bytes_per_second = 0;
-  double gemm_fraction = 0;  ///< model FLOP/s over the machine's measured GEMM peak
+  double step_seconds = 0;       ///< a training step, the mean since the last record; 0 for other splits
+  double optimizer_seconds = 0;  ///< of which for the gradient's norm and the update
+  double gemm_fraction = 0;      ///< model FLOP/s over the machine's measured GEMM peak
   Index epoch = 0;
   double elapsed = 0;      ///< seconds of this and the earlier starts of the run
   double peak_memory = 0;  ///< bytes, resident, of rank 0

@@ -63,6 +63,7 @@ OptimizerSettings optimizer_settings(TrainConfig const& config) {
 /// Work and the time it took since the last record.
 struct Meter {
   double seconds = 0, flops = 0, bytes = 0;
+  double steps = 0, optimizer_seconds = 0;  // of training
   void add(double s, double f, Index b) {
     seconds += s;
     flops += f;
@@ -264,7 +265,8 @@ TrainingOutcome Trainer::loop() {
   bool stop = false;
   while (progress_.step < total && !stop) {
     Clock::time_point const begin = Clock::now();
-    StepResult const result = gradients_.run(*loader_);
+    StepResult const result = gradients_.run(*loader_);  // waits for the device
+    Clock::time_point const gradients_done = Clock::now();
     norm_ = optimizer_.gradient_norm(space_, result.counted > 0 ? result.counted : 1);
     check_finite(result, norm_);
     learning_rate_ = schedule_.rate(progress_.step);
@@ -277,7 +279,10 @@ TrainingOutcome Trainer::loop() {
     progress_.validation_loss.reset();
     stop = result.stop;
     double const loss = result.nats / result.counted;
-    since_log_.add(seconds_between(begin, Clock::now()), gradients_.flops(result.bytes), result.bytes);
+    Clock::time_point const end = Clock::now();
+    since_log_.add(seconds_between(begin, end), gradients_.flops(result.bytes), result.bytes);
+    since_log_.optimizer_seconds += seconds_between(gradients_done, end);
+    since_log_.steps += 1;
 
     Index const step = progress_.step;
     bool const last = step == total;
@@ -350,6 +355,10 @@ void Trainer::record(std::string const& split, double loss, Meter const& meter) 
   entry.bytes_seen = progress_.bytes_seen;
   entry.bytes_per_second = meter.bytes / meter.seconds;
   entry.gemm_fraction = meter.flops / meter.seconds / peak_;
+  if (meter.steps > 0) {
+    entry.step_seconds = meter.seconds / meter.steps;
+    entry.optimizer_seconds = meter.optimizer_seconds / meter.steps;
+  }
   entry.epoch = progress_.next.epoch;
   entry.elapsed = elapsed_before_ + seconds_between(start_, Clock::now());
   entry.peak_memory = core::peak_resident_bytes();

@@ -40,7 +40,7 @@ io:
   log_train_loss_amount: 1000
   checkpoint_every: 7
 """
-TIMES = ("bytes_per_second", "gemm_fraction", "elapsed_seconds", "peak_memory")
+TIMES = ("bytes_per_second", "step_seconds", "optimizer_seconds", "gemm_fraction", "elapsed_seconds", "peak_memory")
 program = sys.argv[2:] + [sys.argv[1]]
 
 
