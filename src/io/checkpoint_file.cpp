@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "io/checkpoint_file.hpp"
 
+#include <algorithm>
 #include <span>
 
 #include "core/error.hpp"
@@ -28,10 +29,25 @@ std::string object_path(std::string const& group, std::string const& name) {
   return path == "/" ? path + name : path + "/" + name;
 }
 
+/// Arrays are read and written in pieces of this size, so that none is ever held twice.
+constexpr Index piece_bytes = Index{1} << 24;
+
 template <class T>
-std::int64_t checksum(T const* data, Index count) {
-  return crc32(
-      std::span(reinterpret_cast<std::uint8_t const*>(data), static_cast<std::size_t>(count) * sizeof(T)));
+std::uint32_t checksum(std::span<T const> data, std::uint32_t before) {
+  return crc32(std::span(reinterpret_cast<std::uint8_t const*>(data.data()), data.size_bytes()), before);
+}
+
+/// body(first, count) for the pieces of a dataset.
+template <class Body>
+void for_pieces(Dataset const& dataset, Body const& body) {
+  std::vector<Index> const borders = dataset.pieces(piece_bytes);
+  for (std::size_t i = 0; i + 1 < borders.size(); ++i) body(borders[i], borders[i + 1] - borders[i]);
+}
+
+Index largest_piece(Dataset const& dataset) {
+  Index largest = 0;
+  for_pieces(dataset, [&](Index, Index count) { largest = std::max(largest, count); });
+  return largest;
 }
 
 std::string to_text(Shape const& shape) {
@@ -45,14 +61,37 @@ std::string to_text(Shape const& shape) {
 struct CheckpointWriter::Impl {
   explicit Impl(std::string const& path) : target(path), file(File::create(target.partial())) {}
 
+  /// piece(first, count) gives a span of these elements, valid until its next call.
+  template <class T, class Piece>
+  void write(Dataset& dataset, std::string const& object, Piece const& piece) {
+    std::uint32_t crc = 0;
+    for_pieces(dataset, [&](Index first, Index count) {
+      std::span<T const> const part = piece(first, static_cast<std::size_t>(count));
+      dataset.write(first, part);
+      crc = checksum(part, crc);
+    });
+    dataset.flush();
+    file.set_attribute(object, checksum_name, std::int64_t{crc});
+  }
+
   template <class T>
   void array(std::string const& group, std::string const& name, Shape const& shape, T const* data) {
     std::string const object = object_path(group, name);
-    Index const count = element_count(shape);
     file.make_group(group_path(group));
     Dataset dataset = file.create_dataset(object, element_type<T>(), shape);
-    dataset.write(std::span<T const>(data, static_cast<std::size_t>(count)));
-    file.set_attribute(object, checksum_name, checksum(data, count));
+    write<T>(dataset, object, [&](Index first, std::size_t count) { return std::span(data + first, count); });
+  }
+
+  void array(std::string const& group, std::string const& name, Shape const& shape, FillPiece const& fill) {
+    std::string const object = object_path(group, name);
+    file.make_group(group_path(group));
+    Dataset dataset = file.create_dataset(object, ElementType::float32, shape);
+    std::vector<float> buffer(static_cast<std::size_t>(largest_piece(dataset)));
+    write<float>(dataset, object, [&](Index first, std::size_t count) {
+      std::span<float> const part(buffer.data(), count);
+      fill(first, part);
+      return std::span<float const>(part);
+    });
   }
 
   AtomicFile target;
@@ -77,6 +116,11 @@ void CheckpointWriter::array(std::string const& group, std::string const& name, 
 void CheckpointWriter::array(std::string const& group, std::string const& name, Shape const& shape,
                              std::int64_t const* data) {
   impl_->array(group, name, shape, data);
+}
+
+void CheckpointWriter::array(std::string const& group, std::string const& name, Shape const& shape,
+                             FillPiece const& fill) {
+  impl_->array(group, name, shape, fill);
 }
 
 void CheckpointWriter::text(std::string const& name, std::string const& value) {
@@ -104,30 +148,62 @@ void CheckpointWriter::close() {
 struct CheckpointReader::Impl {
   explicit Impl(std::string const& path) : sealed(check_seal(path)), file(File::open(path)) {}
 
-  /// What is stored must be T or, for T = double, float; its checksum is compared in the stored type.
-  template <class T>
-  void array(std::string const& object, Shape const& shape, T* data) const {
-    Dataset const dataset = file.dataset(object);
+  Dataset open(std::string const& object, Shape const& shape) const {
+    Dataset dataset = file.dataset(object);
     if (dataset.shape() != shape) {
       throw core::InputError(file.path() + ": " + object + " has shape " + to_text(dataset.shape()) +
                              " where " + to_text(shape) + " is expected");
     }
-    auto const count = dataset.size();
-    std::span<T> const out(data, static_cast<std::size_t>(count));
-    if (dataset.type() != element_type<T>()) {
-      std::vector<float> narrow;
-      if (element_type<T>() == ElementType::float64 && dataset.type() == ElementType::float32) {
-        narrow.resize(static_cast<std::size_t>(count));
-        array(object, shape, narrow.data());
-      }
-      dataset.read(out);  // converts, or throws with both types in the message
-      return;
-    }
-    dataset.read(out);
-    if (file.has_attribute(object, checksum_name) &&
-        file.integer_attribute(object, checksum_name) != checksum(data, count)) {
+    return dataset;
+  }
+
+  /// Reads elements stored as T into room(first, count), piece by piece, shows each to take(first, span) and
+  /// compares the checksum.
+  template <class T, class Room, class Take>
+  void read(Dataset const& dataset, std::string const& object, Room const& room, Take const& take) const {
+    std::uint32_t crc = 0;
+    for_pieces(dataset, [&](Index first, Index count) {
+      std::span<T> const part = room(first, static_cast<std::size_t>(count));
+      dataset.read(first, part);
+      crc = checksum(std::span<T const>(part), crc);
+      take(first, std::span<T const>(part));
+    });
+    if (file.has_attribute(object, checksum_name) && file.integer_attribute(object, checksum_name) != crc)
       throw core::InputError(file.path() + ": " + object + " is damaged: its checksum differs");
+  }
+
+  /// The same through a buffer.
+  template <class T, class Take>
+  void read_through(Dataset const& dataset, std::string const& object, Take const& take) const {
+    std::vector<T> buffer(static_cast<std::size_t>(largest_piece(dataset)));
+    read<T>(
+        dataset, object, [&](Index, std::size_t count) { return std::span(buffer.data(), count); }, take);
+  }
+
+  /// What is stored must be T or, for T = double, float; its checksum is compared in the stored type.
+  template <class T>
+  void array(std::string const& object, Shape const& shape, T* data) const {
+    Dataset const dataset = open(object, shape);
+    if (element_type<T>() == ElementType::float64 && dataset.type() == ElementType::float32) {
+      read_through<float>(dataset, object, [&](Index first, std::span<float const> part) {
+        std::transform(part.begin(), part.end(), data + first, [](float x) { return static_cast<T>(x); });
+      });
+    } else if (dataset.type() == element_type<T>()) {
+      read<T>(
+          dataset, object, [&](Index first, std::size_t count) { return std::span(data + first, count); },
+          [](Index, std::span<T const>) {});
+    } else {
+      dataset.read(std::span(data, static_cast<std::size_t>(dataset.size())));  // converts, or throws
     }
+  }
+
+  void array(std::string const& object, Shape const& shape, TakePiece const& take) const {
+    Dataset const dataset = open(object, shape);
+    if (dataset.type() != ElementType::float32) {
+      throw core::InputError(file.path() + ": " + object + " holds " + to_string(dataset.type()) +
+                             " where float32 is expected");
+    }
+    read_through<float>(dataset, object, take);
   }
 
   void verify(std::string const& group) const {
@@ -138,17 +214,16 @@ struct CheckpointReader::Impl {
         continue;
       }
       Dataset const dataset = file.dataset(object);
-      Shape const& shape = dataset.shape();
-      auto const count = static_cast<std::size_t>(dataset.size());
+      auto const nothing = [](Index, auto) {};
       switch (dataset.type()) {
         case ElementType::float32:
-          array(object, shape, std::vector<float>(count).data());
+          read_through<float>(dataset, object, nothing);
           break;
         case ElementType::float64:
-          array(object, shape, std::vector<double>(count).data());
+          read_through<double>(dataset, object, nothing);
           break;
         case ElementType::int64:
-          array(object, shape, std::vector<std::int64_t>(count).data());
+          read_through<std::int64_t>(dataset, object, nothing);
           break;
         case ElementType::text:
           file.read_text(object);
@@ -214,6 +289,11 @@ void CheckpointReader::array(std::string const& group, std::string const& name, 
 void CheckpointReader::array(std::string const& group, std::string const& name, Shape const& shape,
                              std::int64_t* data) const {
   impl_->array(object_path(group, name), shape, data);
+}
+
+void CheckpointReader::array(std::string const& group, std::string const& name, Shape const& shape,
+                             TakePiece const& take) const {
+  impl_->array(object_path(group, name), shape, take);
 }
 
 bool CheckpointReader::has_text(std::string const& name) const {

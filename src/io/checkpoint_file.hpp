@@ -4,7 +4,9 @@
 // A reader never sees a half-written file; every array carries checksums that reading verifies.
 
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -14,6 +16,11 @@
 namespace strata::io {
 
 inline constexpr std::int64_t checkpoint_version = 1;
+
+/// Elements [first, first + count), row-major, of an array that lies elsewhere, such as on a device: fills
+/// them in, or takes them. Arrays pass in such pieces of about 16 MiB, and nothing else is held of them.
+using FillPiece = std::function<void(Index first, std::span<float> out)>;
+using TakePiece = std::function<void(Index first, std::span<float const> in)>;
 
 /// Writes <path> beside itself; close() moves it into place. Groups are paths such as "parameters" or
 /// "optimizer/first_moment"; names may contain dots but no slash.
@@ -25,6 +32,7 @@ class CheckpointWriter {
   void array(std::string const& group, std::string const& name, Shape const& shape, float const* data);
   void array(std::string const& group, std::string const& name, Shape const& shape, double const* data);
   void array(std::string const& group, std::string const& name, Shape const& shape, std::int64_t const* data);
+  void array(std::string const& group, std::string const& name, Shape const& shape, FillPiece const& fill);
   /// A long text, for example the deck: a dataset /<name>.
   void text(std::string const& name, std::string const& value);
   /// Short texts and numbers: attributes of /<group>; group "/" is the root.
@@ -59,6 +67,8 @@ class CheckpointReader {
   void array(std::string const& group, std::string const& name, Shape const& shape, float* data) const;
   void array(std::string const& group, std::string const& name, Shape const& shape, double* data) const;
   void array(std::string const& group, std::string const& name, Shape const& shape, std::int64_t* data) const;
+  void array(std::string const& group, std::string const& name, Shape const& shape,
+             TakePiece const& take) const;
 
   bool has_text(std::string const& name) const;
   std::string text(std::string const& name) const;

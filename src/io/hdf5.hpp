@@ -83,12 +83,20 @@ class Dataset {
   /// itself, or one whose values T holds exactly: float32 for double, a narrower integer for a wider one.
   template <class T>
   void read(std::span<T> out) const;
-  /// Reads elements [first, first + out.size()) of a 1-D dataset.
+  /// Reads elements [first, first + out.size()), row-major, of an array or list. Of an array they must be one
+  /// of its pieces.
   template <class T>
   void read(Index first, std::span<T> out) const;
   /// Writes all elements, row-major, and flushes.
   template <class T>
   void write(std::span<T const> in);
+  /// Writes elements [first, first + in.size()) alike. They may wait in a buffer until flush(). Pieces
+  /// written one after the other make the same file as the whole at once.
+  template <class T>
+  void write(Index first, std::span<T const> in);
+  /// Borders 0 = b0 < b1 < ... = size() of pieces of whole chunks and about `bytes` bytes, in which an array
+  /// of any size can be read or written without a second copy of it; only 0 for an empty one.
+  std::vector<Index> pieces(Index bytes) const;
   /// Appends to an extendible dataset. What is appended may wait in a buffer until flush().
   template <class T>
   void append(std::span<T const> in);

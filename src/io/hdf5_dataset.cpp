@@ -37,21 +37,77 @@ bool holds(ElementType wanted, ElementType stored) {
   return is_signed(wanted) && (is_signed(stored) || is_unsigned(stored));
 }
 
+/// Extents of the chunks of an array of this rank; all 1 where it is not chunked.
+Shape chunk_of(hid_t dataset, std::size_t rank) {
+  Handle const creation = property_handle(H5Dget_create_plist(dataset));
+  std::array<hsize_t, H5S_MAX_RANK> extents{};
+  int stored = 0;
+  if (H5Pget_layout(creation.get()) == H5D_CHUNKED)
+    stored = H5Pget_chunk(creation.get(), H5S_MAX_RANK, extents.data());
+  Shape chunk(rank, 1);
+  for (std::size_t d = 0; d < rank && static_cast<int>(d) < stored; ++d)
+    chunk[d] = static_cast<Index>(extents[d]);
+  return chunk;
+}
+
 /// Bytes of the whole chunks that hold an array of this shape, before compression.
 double chunked_bytes(hid_t dataset, Shape const& shape, ElementType type) {
-  Handle const creation = property_handle(H5Dget_create_plist(dataset));
-  std::array<hsize_t, H5S_MAX_RANK> chunk{};
-  int rank = 0;
-  if (H5Pget_layout(creation.get()) == H5D_CHUNKED)
-    rank = H5Pget_chunk(creation.get(), H5S_MAX_RANK, chunk.data());
+  Shape const chunk = chunk_of(dataset, shape.size());
   auto bytes = static_cast<double>(element_size(type));
   for (std::size_t d = 0; d < shape.size(); ++d) {
-    auto const extent = static_cast<double>(shape[d]);
-    auto const step = d < static_cast<std::size_t>(std::max(rank, 0)) ? static_cast<double>(chunk[d]) : 1.0;
-    bytes *= std::ceil(extent / step) * step;
+    auto const step = static_cast<double>(chunk[d]);
+    bytes *= std::ceil(static_cast<double>(shape[d]) / step) * step;
   }
   return bytes;
 }
+
+/// Elements [first, first + count), row-major, as the box start[d] <= i_d < start[d] + extent[d]; false when
+/// they are none.
+bool box_of(Shape const& shape, Index first, Index count, std::vector<hsize_t>& start,
+            std::vector<hsize_t>& extent) {
+  start.assign(shape.size(), 0);
+  extent.assign(shape.begin(), shape.end());
+  Index below = 1;  // elements of one step along dimension d
+  std::size_t d = shape.size();
+  while (d-- > 0) {
+    Index const whole = below * shape[d];
+    if (first / whole == (first + count - 1) / whole) break;
+    if (d == 0) return false;
+    below = whole;
+  }
+  if (first % below != 0 || count % below != 0) return false;
+  extent[d] = static_cast<hsize_t>(count / below);
+  Index rest = first / below;
+  for (std::size_t outer = d + 1; outer-- > 0; rest /= shape[outer]) {
+    start[outer] = static_cast<hsize_t>(rest % shape[outer]);
+    if (outer < d) extent[outer] = 1;
+  }
+  return true;
+}
+
+/// Elements [first, first + count) of an array in its file and in memory; null where HDF5 fails.
+struct Selection {
+  Handle file, memory;
+
+  Selection(hid_t dataset, Shape const& shape, Index first, Index count)
+      : file(space_handle(H5Dget_space(dataset))) {
+    if (shape.empty()) {
+      memory = space_handle(H5Screate(H5S_SCALAR));
+      return;
+    }
+    std::vector<hsize_t> start;
+    std::vector<hsize_t> extent;
+    if (!box_of(shape, first, count, start, extent))
+      throw std::logic_error("elements " + std::to_string(first) + " to " + std::to_string(first + count) +
+                             " are no box of the array");
+    // Of the same rank on both sides: otherwise HDF5 goes element by element.
+    memory = space_handle(H5Screate_simple(static_cast<int>(extent.size()), extent.data(), nullptr));
+    if (!file ||
+        H5Sselect_hyperslab(file.get(), H5S_SELECT_SET, start.data(), nullptr, extent.data(), nullptr) < 0)
+      memory.reset();
+  }
+  explicit operator bool() const { return file && memory; }
+};
 
 Shape shape_of(hid_t space, bool& good) {
   std::array<hsize_t, H5S_MAX_RANK> extents{};
@@ -153,24 +209,41 @@ void Dataset::read(std::span<T> out) const {
     fail("read");
 }
 
+std::vector<Index> Dataset::pieces(Index bytes) const {
+  Lock const lock;
+  Index const size = this->size();
+  std::vector<Index> borders{0};
+  if (size == 0) return borders;
+  if (shape_.empty()) return {0, 1};
+  // Along dimension d, the first of which a step is not too large; all before it one by one.
+  Shape const chunk = chunk_of(id_.get(), shape_.size());
+  Index const most = std::max<Index>(bytes / static_cast<Index>(element_size(type_)), 1);
+  std::size_t d = 0;
+  Index below = size / shape_[0];
+  while (below > most && d + 1 < shape_.size()) below /= shape_[++d];
+  Index const steps = std::max<Index>(most / below / chunk[d], 1) * chunk[d];
+  Index const whole = below * shape_[d];
+  for (Index begin = 0; begin < size; begin += whole) {
+    for (Index step = steps; step < shape_[d]; step += steps) borders.push_back(begin + step * below);
+    borders.push_back(begin + whole);
+  }
+  return borders;
+}
+
 template <class T>
 void Dataset::read(Index first, std::span<T> out) const {
   auto const count = static_cast<Index>(out.size());
-  if (shape_.size() != 1 || !holds(element_type<T>(), type_) || first < 0 || first > shape_[0] ||
-      count > shape_[0] - first) {
+  if (!holds(element_type<T>(), type_) || first < 0 || first > size() || count > size() - first) {
     throw core::InputError(file_ + ": " + path_ + " has no elements " + std::to_string(first) + " to " +
                            std::to_string(first + count) + " of type " + to_string(element_type<T>()));
   }
-  for (Index begin = 0; begin < count; begin += piece) {
+  Index const most = shape_.size() == 1 ? piece : count;
+  for (Index begin = 0; begin < count; begin += most) {
     Lock const lock;
-    hsize_t const start = static_cast<hsize_t>(first) + static_cast<hsize_t>(begin);
-    hsize_t const length = static_cast<hsize_t>(std::min(piece, count - begin));
-    Handle const space = space_handle(H5Dget_space(id_.get()));
-    Handle const memory = space_handle(H5Screate_simple(1, &length, nullptr));
-    if (!space || !memory ||
-        H5Sselect_hyperslab(space.get(), H5S_SELECT_SET, &start, nullptr, &length, nullptr) < 0 ||
-        H5Dread(id_.get(), native_type(element_type<T>()), memory.get(), space.get(), H5P_DEFAULT,
-                out.data() + begin) < 0) {
+    Index const length = std::min(most, count - begin);
+    Selection const selection(id_.get(), shape_, first + begin, length);
+    if (!selection || H5Dread(id_.get(), native_type(element_type<T>()), selection.memory.get(),
+                              selection.file.get(), H5P_DEFAULT, out.data() + begin) < 0) {
       fail("read");
     }
   }
@@ -186,6 +259,22 @@ void Dataset::write(std::span<T const> in) {
   check_size_limit(id_.get(), file_, chunked_bytes(id_.get(), shape_, type_));
   if (H5Dwrite(id_.get(), native_type(type_), H5S_ALL, H5S_ALL, H5P_DEFAULT, in.data()) < 0) fail("write");
   flush();
+}
+
+template <class T>
+void Dataset::write(Index first, std::span<T const> in) {
+  Lock const lock;
+  auto const count = static_cast<Index>(in.size());
+  if (element_type<T>() != type_ || first < 0 || first > size() || count > size() - first)
+    throw std::logic_error(path_ + ": written with another type or beyond its size");
+  if (in.empty()) return;
+  // Asked for the whole array at its first piece, because what waits in buffers counts in no file's size yet.
+  check_size_limit(id_.get(), file_, first == 0 ? chunked_bytes(id_.get(), shape_, type_) : 0);
+  Selection const selection(id_.get(), shape_, first, count);
+  if (!selection || H5Dwrite(id_.get(), native_type(type_), selection.memory.get(), selection.file.get(),
+                             H5P_DEFAULT, in.data()) < 0) {
+    fail("write");
+  }
 }
 
 template <class T>
@@ -214,10 +303,11 @@ void Dataset::flush() {
   if (H5Dflush(id_.get()) < 0) fail("write");
 }
 
-#define STRATA_DATASET(T)                                    \
-  template void Dataset::read<T>(std::span<T>) const;        \
-  template void Dataset::read<T>(Index, std::span<T>) const; \
-  template void Dataset::write<T>(std::span<T const>);       \
+#define STRATA_DATASET(T)                                     \
+  template void Dataset::read<T>(std::span<T>) const;         \
+  template void Dataset::read<T>(Index, std::span<T>) const;  \
+  template void Dataset::write<T>(std::span<T const>);        \
+  template void Dataset::write<T>(Index, std::span<T const>); \
   template void Dataset::append<T>(std::span<T const>);
 STRATA_DATASET(std::uint8_t)
 STRATA_DATASET(std::int8_t)

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -21,25 +22,38 @@ kernels::Vec<float> part(kernels::Vec<float> const& flat, model::Parameter const
   return kernels::range(flat, place.offset, place.offset + place.size());
 }
 
-using HostVec = Kokkos::View<float*, Kokkos::HostSpace, Kokkos::MemoryTraits<Kokkos::Unmanaged>>;
+template <class U>
+using HostVec = Kokkos::View<U*, Kokkos::HostSpace, Kokkos::MemoryTraits<Kokkos::Unmanaged>>;
 
-/// One array per parameter out of a flat buffer of the store's layout; `staging` is room for the largest.
+/// One array per parameter out of a flat buffer of the store's layout: straight from it where the host can
+/// read it, otherwise piece by piece.
 void write_group(io::CheckpointWriter& writer, char const* group,
-                 model::ParameterStore<float> const& parameters, kernels::Vec<float> const& flat,
-                 std::vector<float>& staging) {
+                 model::ParameterStore<float> const& parameters, kernels::Vec<float> const& flat) {
   for (model::ParameterInfo const& info : parameters.all()) {
-    Kokkos::deep_copy(HostVec(staging.data(), info.place.size()), part(flat, info.place));
-    writer.array(group, info.name, info.shape, staging.data());
+    kernels::Vec<float> const from = part(flat, info.place);
+    if constexpr (kernels::on_device) {
+      writer.array(group, info.name, info.shape, [&](Index first, std::span<float> out) {
+        auto const count = static_cast<Index>(out.size());
+        Kokkos::deep_copy(HostVec<float>(out.data(), count), kernels::range(from, first, first + count));
+      });
+    } else {
+      writer.array(group, info.name, info.shape, from.data());
+    }
   }
 }
 
 void read_group(io::CheckpointReader const& reader, char const* group,
                 model::ParameterStore<float> const& parameters, kernels::Vec<float> const& flat) {
-  std::vector<float> staging;
   for (model::ParameterInfo const& info : parameters.all()) {
-    staging.resize(static_cast<std::size_t>(info.place.size()));
-    reader.array(group, info.name, info.shape, staging.data());
-    Kokkos::deep_copy(part(flat, info.place), HostVec(staging.data(), info.place.size()));
+    kernels::Vec<float> const to = part(flat, info.place);
+    if constexpr (kernels::on_device) {
+      reader.array(group, info.name, info.shape, [&](Index first, std::span<float const> in) {
+        auto const count = static_cast<Index>(in.size());
+        Kokkos::deep_copy(kernels::range(to, first, first + count), HostVec<float const>(in.data(), count));
+      });
+    } else {
+      reader.array(group, info.name, info.shape, to.data());
+    }
   }
   if (std::vector<std::string> const stored = reader.names(group); stored.size() != parameters.all().size()) {
     for (std::string const& name : stored) {
@@ -81,13 +95,11 @@ void write_provenance(io::CheckpointWriter& writer) {
 void save_checkpoint(std::string const& path, Deck const& deck,
                      model::ParameterStore<float> const& parameters, Optimizer const& optimizer,
                      Progress const& progress) {
-  Index largest = 0;
-  for (model::ParameterInfo const& info : parameters.all()) largest = std::max(largest, info.place.size());
-  std::vector<float> staging(static_cast<std::size_t>(largest));
+  Kokkos::fence();  // the host reads what kernels wrote
   io::CheckpointWriter writer(path);
-  write_group(writer, "parameters", parameters, parameters.values(), staging);
-  write_group(writer, first_group, parameters, optimizer.first_moment(), staging);
-  write_group(writer, second_group, parameters, optimizer.second_moment(), staging);
+  write_group(writer, "parameters", parameters, parameters.values());
+  write_group(writer, first_group, parameters, optimizer.first_moment());
+  write_group(writer, second_group, parameters, optimizer.second_moment());
   write_progress(writer, progress);
   write_provenance(writer);
   writer.text("config", deck.text());

@@ -74,6 +74,47 @@ TEST(CheckpointFile, RoundTripsExactly) {
   EXPECT_THROW(reader.integer("progress", "missing"), core::InputError);
 }
 
+/// Arrays that lie elsewhere pass through in pieces; the file is the same.
+TEST(CheckpointFile, PiecesFromElsewhereMakeTheSameFile) {
+  TempFolder const folder;
+  io::Shape const shape{3, 4100001};  // rows of more than a piece
+  auto const count = static_cast<std::size_t>(io::element_count(shape));
+  std::vector<float> values(count);
+  for (std::size_t i = 0; i < count; ++i) values[i] = static_cast<float>(i % 65521);
+  for (bool const direct : {true, false}) {
+    CheckpointWriter writer(folder / (direct ? "direct.h5" : "pieces.h5"));
+    if (direct) {
+      writer.array("parameters", "a", shape, values.data());
+    } else {
+      io::Index next = 0;
+      writer.array("parameters", "a", shape, [&](io::Index first, std::span<float> out) {
+        EXPECT_EQ(first, next);
+        EXPECT_LE(out.size(), std::size_t{1} << 22);
+        next += static_cast<io::Index>(out.size());
+        std::copy_n(values.begin() + first, out.size(), out.begin());
+      });
+      EXPECT_EQ(next, static_cast<io::Index>(count));
+    }
+    writer.close();
+  }
+  EXPECT_TRUE(read_file(folder / "direct.h5") == read_file(folder / "pieces.h5"));
+  CheckpointReader const reader(folder / "pieces.h5");
+  reader.verify();
+  std::vector<float> back(count);
+  reader.array("parameters", "a", shape, back.data());
+  EXPECT_TRUE(back == values);
+  std::fill(back.begin(), back.end(), -1.0F);
+  reader.array("parameters", "a", shape, [&](io::Index first, std::span<float const> in) {
+    std::copy(in.begin(), in.end(), back.begin() + first);
+  });
+  EXPECT_TRUE(back == values);
+  std::vector<double> wide(count);
+  reader.array("parameters", "a", shape, wide.data());
+  EXPECT_TRUE(std::equal(wide.begin(), wide.end(), values.begin()));
+  EXPECT_THROW(reader.array("parameters", "a", {4100001, 3}, [](io::Index, std::span<float const>) {}),
+               core::InputError);
+}
+
 TEST(CheckpointFile, RefusesOtherFilesAndNewerVersions) {
   TempFolder const folder;
   {

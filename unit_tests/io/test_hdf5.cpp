@@ -51,6 +51,125 @@ TEST(Hdf5, ArraysRoundTripExactly) {
   round_trip<float>({1050000, 1}, large);
 }
 
+/// Arrays of all forms in pieces: the pieces are small, whole and in order, and the file is the one that the
+/// whole array at once makes.
+TEST(Hdf5, PiecesMakeTheSameFile) {
+  TempFolder const folder;
+  for (io::Shape const& shape : std::vector<io::Shape>{{},
+                                                       {1},
+                                                       {0},
+                                                       {3, 0, 2},
+                                                       {1500001},
+                                                       {3, 700, 500},
+                                                       {1, 1050000},
+                                                       {1050000, 1},
+                                                       {2, 2, 400001},
+                                                       {2, 600000, 1},
+                                                       {700, 3, 513}}) {
+    auto const count = static_cast<std::size_t>(io::element_count(shape));
+    std::vector<float> values(count);
+    std::uint32_t state = 1;
+    for (float& value : values) {
+      state = state * 1664525U + 1013904223U;
+      value = static_cast<float>(state);
+    }
+    for (io::Index const bytes : {io::Index{1}, io::Index{1} << 20, io::Index{3} << 20, io::Index{1} << 24}) {
+      for (bool const whole : {true, false}) {
+        File file = File::create(folder / (whole ? "whole.h5" : "pieces.h5"));
+        io::Dataset data = file.create_dataset("/x", ElementType::float32, shape);
+        std::vector<io::Index> const borders = data.pieces(bytes);
+        ASSERT_EQ(borders.front(), 0);
+        ASSERT_EQ(borders.back(), static_cast<io::Index>(count));
+        ASSERT_EQ(borders.size() > 1, count > 0);
+        if (whole) {
+          data.write(std::span<float const>(values));
+        } else {
+          for (std::size_t i = 0; i + 1 < borders.size(); ++i) {
+            ASSERT_LT(borders[i], borders[i + 1]);
+            ASSERT_LE((borders[i + 1] - borders[i]) * 4, std::max<io::Index>(bytes, 1 << 20));
+            data.write(borders[i],
+                       std::span<float const>(values.data() + borders[i], values.data() + borders[i + 1]));
+          }
+          data.flush();
+        }
+        file.close();
+      }
+      EXPECT_EQ(read_file(folder / "whole.h5"), read_file(folder / "pieces.h5"))
+          << shape.size() << ", " << bytes;
+      File const file = File::open(folder / "whole.h5");
+      io::Dataset const data = file.dataset("/x");
+      std::vector<float> back(count);
+      std::vector<io::Index> const borders = data.pieces(bytes);
+      for (std::size_t i = 0; i + 1 < borders.size(); ++i)
+        data.read(borders[i], std::span(back.data() + borders[i], back.data() + borders[i + 1]));
+      EXPECT_EQ(back, values);
+    }
+  }
+}
+
+TEST(Hdf5, OnlyBoxesOfArraysArePieces) {
+  TempFolder const folder;
+  File file = File::create(folder / "f.h5");
+  io::Dataset data = file.create_dataset("/x", ElementType::float32, {3, 4, 5});
+  std::vector<float> values(60);
+  std::iota(values.begin(), values.end(), 0.0F);
+  data.write(std::span<float const>(values));
+  auto const read = [&](io::Index first, std::size_t count) {
+    std::vector<float> out(count);
+    data.read(first, std::span(out));
+    EXPECT_TRUE(std::equal(out.begin(), out.end(), values.begin() + first)) << first << " " << count;
+  };
+  read(0, 60);
+  read(20, 40);  // matrices
+  read(25, 10);  // rows of one matrix
+  read(59, 1);   // part of a row
+  read(31, 3);
+  EXPECT_THROW(read(15, 10), std::logic_error);  // rows of two matrices
+  EXPECT_THROW(read(3, 4), std::logic_error);    // across two rows
+  EXPECT_THROW(read(40, 21), core::InputError);
+  EXPECT_THROW(read(-1, 1), core::InputError);
+  EXPECT_THROW(data.write(59, std::span<float const>(values.data(), 2)), std::logic_error);
+}
+
+/// A list of more than 2^33 elements of which a few chunks are stored, all others being zero.
+TEST(Hdf5, ListsBeyond32Bits) {
+  TempFolder const folder;
+  constexpr io::Index size = (io::Index{1} << 33) + 12345;
+  constexpr std::size_t length = 3 << 20;
+  std::vector<std::uint8_t> noise(length);
+  std::uint32_t state = 7;
+  for (std::uint8_t& byte : noise) {
+    state = state * 1664525U + 1013904223U;
+    byte = static_cast<std::uint8_t>(state >> 24);
+  }
+  std::vector<io::Index> const places{0, (io::Index{1} << 31) - 70001, (io::Index{1} << 32) - 70001,
+                                      size - static_cast<io::Index>(length)};
+  {
+    File file = File::create(folder / "f.h5");
+    io::Dataset data = file.create_dataset("/x", ElementType::uint8, {size}, {.compression = 1});
+    for (io::Index const place : places) data.write(place, std::span<std::uint8_t const>(noise));
+    EXPECT_EQ(data.pieces(io::Index{1} << 24).back(), size);
+    file.close();
+  }
+  EXPECT_LT(std::filesystem::file_size(folder / "f.h5"), 32U << 20);
+  File const file = File::open(folder / "f.h5");
+  io::Dataset const data = file.dataset("/x");
+  EXPECT_EQ(data.size(), size);
+  std::vector<std::uint8_t> out(length + 2);
+  for (io::Index const place : places) {
+    bool const inside = place > 0 && place + static_cast<io::Index>(length) < size;
+    io::Index const from = inside ? place - 1 : place;  // with a zero before and after
+    std::span<std::uint8_t> const part(out.data(), length + (inside ? 2 : 0));
+    data.read(from, part);
+    EXPECT_TRUE(std::equal(noise.begin(), noise.end(), part.begin() + (inside ? 1 : 0))) << place;
+    if (inside) {
+      EXPECT_EQ(part.front(), 0);
+      EXPECT_EQ(part.back(), 0);
+    }
+  }
+  EXPECT_THROW(data.read(size - 1, std::span(out.data(), 2)), core::InputError);
+}
+
 TEST(Hdf5, AppendAndHyperslabs) {
   TempFolder const folder;
   std::vector<std::uint8_t> values(200000);
