@@ -10,6 +10,7 @@
 
 namespace strata::model {
 
+using kernels::range;
 using kernels::rows;
 using kernels::StageRows;
 
@@ -151,7 +152,8 @@ void PatchEmbedder<T>::forward(Pass<T> const& pass, kernels::Tokens const& token
     Mat<T> const gathered = rows(scratch.gathered, 0, count);
     kernels::embedding_forward<T>(pass.space, tokens, piece, p.value(table_), gathered);
     kernels::layer_norm_forward<T>(pass.space, gathered, p.vector(first_gain_), p.vector(first_bias_),
-                                   gathered, scratch.mean, scratch.inverse_std);
+                                   gathered, range(scratch.mean, 0, count),
+                                   range(scratch.inverse_std, 0, count));
     kernels::linear_forward<T>(pass.space, gathered, p.value(weight_), p.vector(bias_),
                                rows(z, first, first + count));
   });
@@ -187,14 +189,16 @@ void PatchEmbedder<T>::backward(Pass<T> const& pass, kernels::Tokens const& toke
     Mat<T> const gathered = rows(scratch.gathered, 0, count);
     Mat<T> const normed = rows(scratch.normed, 0, count);
     Mat<T> const dz_piece = rows(dz, first, first + count);
+    Vec<T> const mean_piece = range(scratch.mean, 0, count);
+    Vec<T> const inverse_std_piece = range(scratch.inverse_std, 0, count);
     kernels::embedding_forward<T>(pass.space, tokens, piece, p.value(table_), gathered);
     kernels::layer_norm_forward<T>(pass.space, gathered, p.vector(first_gain_), p.vector(first_bias_), normed,
-                                   scratch.mean, scratch.inverse_std);
+                                   mean_piece, inverse_std_piece);
     kernels::linear_backward_weight<T>(pass.space, dz_piece, normed, p.gradient(weight_));
     Mat<T> const& dnormed = normed;  // its last use was the product above
     kernels::linear_backward_input<T>(pass.space, dz_piece, p.value(weight_), dnormed);
-    kernels::layer_norm_backward<T>(pass.space, dnormed, gathered, p.vector(first_gain_), scratch.mean,
-                                    scratch.inverse_std, dnormed, p.gradient_vector(first_gain_),
+    kernels::layer_norm_backward<T>(pass.space, dnormed, gathered, p.vector(first_gain_), mean_piece,
+                                    inverse_std_piece, dnormed, p.gradient_vector(first_gain_),
                                     p.gradient_vector(first_bias_), scratch.workspace);
     kernels::embedding_backward<T>(pass.space, tokens, piece, dnormed, frozen_row_, p.gradient(table_),
                                    scratch.order);
