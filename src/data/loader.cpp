@@ -20,17 +20,28 @@ Index checked_total(io::DatasetFile const& file, io::Split split) {
   return total;
 }
 
+BatchMemory memory_of(io::DatasetFile const& file, io::Split split, Index rows, Index stride) {
+  return {rows, stride, file.wide(), file.info(split).weights};
+}
+
 /// Sets the shape of a batch; its rows' windows are then filled in and read.
 void shape_batch(MicroBatch& batch, io::DatasetFile const& file, io::Split split, Index rows, Index stride) {
   auto const elements = static_cast<std::size_t>(rows * stride);
   batch.rows = rows;
   batch.stride = stride;
-  batch.bytes.assign(file.wide() ? 0 : elements, 0);
-  batch.tokens.assign(file.wide() ? elements : 0, 0);
-  batch.weights.assign(file.info(split).weights ? elements : 0, 0);
+  batch.bytes.resize(file.wide() ? 0 : elements);
+  batch.tokens.resize(file.wide() ? elements : 0);
+  batch.weights.resize(file.info(split).weights ? elements : 0);
   batch.windows.resize(static_cast<std::size_t>(rows));
   batch.lengths.resize(static_cast<std::size_t>(rows));
   batch.first_scored.assign(static_cast<std::size_t>(rows), 0);
+}
+
+template <class T>
+void clear_behind(std::vector<T>& elements, std::size_t begin, std::size_t length, Index stride) {
+  if (elements.empty()) return;
+  auto const row = elements.begin() + static_cast<std::ptrdiff_t>(begin);
+  std::fill(row + static_cast<std::ptrdiff_t>(length), row + stride, T(0));
 }
 
 void read_rows(MicroBatch& batch, io::DatasetFile const& file, io::Split split) {
@@ -39,6 +50,9 @@ void read_rows(MicroBatch& batch, io::DatasetFile const& file, io::Split split) 
     batch.lengths[static_cast<std::size_t>(r)] = window.length;
     auto const begin = static_cast<std::size_t>(r * batch.stride);
     auto const length = static_cast<std::size_t>(window.length);
+    clear_behind(batch.bytes, begin, length, batch.stride);
+    clear_behind(batch.tokens, begin, length, batch.stride);
+    clear_behind(batch.weights, begin, length, batch.stride);
     if (file.wide()) {
       file.read(split, window.start, std::span(batch.tokens.data() + begin, length));
     } else {
@@ -111,13 +125,26 @@ class TrainingReader {
 
 }  // namespace
 
+std::size_t BatchMemory::batch_bytes() const {
+  std::size_t const element = (wide ? sizeof(std::uint16_t) : 1) + (weights ? sizeof(float) : 0);
+  std::size_t const row = sizeof(Window) + 2 * sizeof(Index);  // where it lies, its length, its first scored
+  return static_cast<std::size_t>(rows) * (static_cast<std::size_t>(stride) * element + row);
+}
+
+Index BatchMemory::depth(Index wanted) const {
+  constexpr std::size_t large = std::size_t{8} << 20;
+  return batch_bytes() > large ? 1 : std::max<Index>(wanted, 1);
+}
+
 Loader::Loader(io::DatasetFile const& file, LoaderOptions const& options)
     : order_(checked_total(file, options.split), options.window_length, options.shuffle, options.seed) {
   check_ranks(options.batch_size, options.rank, options.ranks);
   check(options.micro_batches >= 1,
         "the number of micro-batches must be at least 1, not " + std::to_string(options.micro_batches));
   check(options.start.epoch >= 0 && options.start.index >= 0, "the place in the data must not be negative");
-  read_ahead_ = std::make_unique<ReadAhead>(TrainingReader(file, options, order_), options.depth);
+  BatchMemory const memory = memory_of(file, options.split, options.batch_size, options.window_length);
+  read_ahead_ =
+      std::make_unique<ReadAhead>(TrainingReader(file, options, order_), memory.depth(options.depth));
 }
 
 EvaluationLoader::EvaluationLoader(io::DatasetFile const& file, EvaluationOptions const& options) {
@@ -143,7 +170,8 @@ EvaluationLoader::EvaluationLoader(io::DatasetFile const& file, EvaluationOption
     batch.first_sample = first;
     return true;
   };
-  read_ahead_ = std::make_unique<ReadAhead>(std::move(fill), options.depth);
+  BatchMemory const memory = memory_of(file, options.split, size, stride);
+  read_ahead_ = std::make_unique<ReadAhead>(std::move(fill), memory.depth(options.depth));
 }
 
 EvaluationLoader::EvaluationLoader(io::DatasetFile const& file, io::Split split, std::vector<Window> windows,
@@ -168,7 +196,8 @@ EvaluationLoader::EvaluationLoader(io::DatasetFile const& file, io::Split split,
     batch.first_sample = first;
     return true;
   };
-  read_ahead_ = std::make_unique<ReadAhead>(std::move(fill), 2);
+  read_ahead_ =
+      std::make_unique<ReadAhead>(std::move(fill), memory_of(file, split, batch_size, stride).depth(2));
 }
 
 }  // namespace strata::data

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
-// Batches read ahead on a thread of their own, for training and for evaluation. Memory is a few
-// micro-batches, however large the dataset.
+// Batches read ahead on a thread of their own, for training and for evaluation. Memory is two to a few
+// micro-batches, however large the dataset: a byte of context takes one byte in each of them.
 
 #include <memory>
 #include <vector>
@@ -23,7 +23,24 @@ struct LoaderOptions {
   bool shuffle = false;
   std::uint64_t seed = 0;
   Place start;      ///< where the first step begins
-  Index depth = 2;  ///< micro-batches read ahead
+  Index depth = 2;  ///< micro-batches read ahead; of large ones (see BatchMemory) a single one
+};
+
+/// What a loader holds.
+struct BatchMemory {
+  Index rows = 1;    ///< of a micro-batch
+  Index stride = 0;  ///< elements of a row: the window, or the split where that is shorter
+  bool wide = false;
+  bool weights = false;
+
+  /// Bytes of one micro-batch: its elements, and what is known of each row.
+  std::size_t batch_bytes() const;
+  /// Micro-batches read ahead, `depth` or, of those above 8 MiB, one.
+  Index depth(Index wanted) const;
+  /// All that a loader holds: those read ahead and the one in use.
+  std::size_t loader_bytes(Index depth_wanted = 2) const {
+    return static_cast<std::size_t>(depth(depth_wanted) + 1) * batch_bytes();
+  }
 };
 
 /// Endless training batches. Step k consumes the next G = ranks * micro_batches * batch_size samples of the
@@ -36,7 +53,8 @@ class Loader {
   Loader(io::DatasetFile const& file, LoaderOptions const& options);
 
   SampleOrder const& order() const { return order_; }
-  /// The next micro-batch, valid until the following call. Rethrows what went wrong while reading.
+  /// The next micro-batch, valid and in place until the following call. Rethrows what went wrong while
+  /// reading.
   MicroBatch const& next() { return *read_ahead_->next(); }
 
  private:

@@ -60,7 +60,7 @@ template <class T>
 DeterministicSum<T>::DeterministicSum(Communicator const& comm, Index elements, Index global_samples)
     : comm_(comm),
       elements_(elements),
-      piece_(std::min<Index>(Index(1) << 22, static_cast<Index>(comm.piece()))) {
+      piece_(std::min<Index>(longest_piece, static_cast<Index>(comm.piece()))) {
   Index const ranks = comm.size();
   if ((ranks & (ranks - 1)) != 0)
     throw core::InputError("deterministic training needs a power of two of ranks, not " +
@@ -83,6 +83,15 @@ DeterministicSum<T>::DeterministicSum(Communicator const& comm, Index elements, 
     stage_send_ = StageVec<T>(label("strata::deterministic_sum::stage_send"), piece_);
     stage_receive_ = StageVec<T>(label("strata::deterministic_sum::stage_receive"), piece_);
   }
+}
+
+template <class T>
+std::size_t DeterministicSum<T>::buffer_bytes(Index elements, Index global_samples, Index ranks) {
+  Index const depth = open_subtrees(global_samples / ranks);
+  Index const pieces = ranks == 1 ? 0 : (through_host ? 3 : 1);
+  Index const piece = std::min(longest_piece, std::max<Index>(elements, 1));
+  return static_cast<std::size_t>(depth * elements + pieces * piece) * sizeof(T) +
+         static_cast<std::size_t>(depth) * sizeof(Losses);
 }
 
 template <class T>

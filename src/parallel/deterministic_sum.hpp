@@ -30,6 +30,10 @@ class DeterministicSum {
   /// core::InputError when the number of ranks is not a power of two or does not divide `global_samples`.
   DeterministicSum(Communicator const& comm, Index elements, Index global_samples);
 
+  /// What the construction allocates for such a sum: the open subtrees' gradients on the device and, with
+  /// several ranks, a piece of the partner's there and, where messages go through the host, two pieces there.
+  static std::size_t buffer_bytes(Index elements, Index global_samples, Index ranks);
+
   /// Starts a batch of `local_count` samples on every rank, at most global_samples / ranks.
   void begin(Index local_count);
   /// The next local sample's gradient, whose content is consumed: the caller zeroes it before the next
@@ -40,6 +44,8 @@ class DeterministicSum {
 
  private:
   void exchange(int partner, kernels::Vec<T> sum);
+
+  static constexpr Index longest_piece = Index(1) << 22;
 
   Communicator const& comm_;
   Index elements_;

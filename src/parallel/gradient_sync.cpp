@@ -25,10 +25,16 @@ GradientSync<T>::GradientSync(Communicator const& comm, kernels::Vec<T> gradient
   if constexpr (through_host)
     stage_ = StageVec<T>(Kokkos::view_alloc(Kokkos::WithoutInitializing, "strata::gradient_sync"),
                          gradients.extent(0));
-  // Ranges seldom end at multiples of the bucket, hence room for twice as many.
-  std::size_t const expected = 2 * (gradients.extent(0) / static_cast<std::size_t>(bucket_elements_)) + 64;
+  std::size_t const expected = most_buckets(static_cast<Index>(gradients.extent(0)), bucket_elements_);
   buckets_.reserve(expected);
   requests_.reserve(expected);
+}
+
+template <class T>
+std::size_t GradientSync<T>::buffer_bytes(Index elements, Index ranks, Index bucket_elements) {
+  if (ranks == 1) return 0;
+  return (through_host ? static_cast<std::size_t>(elements) * sizeof(T) : 0) +
+         most_buckets(elements, bucket_elements) * (sizeof(Bucket) + sizeof(MPI_Request));
 }
 
 template <class T>

@@ -35,6 +35,10 @@ class GradientSync {
   GradientSync(GradientSync const&) = delete;
   GradientSync& operator=(GradientSync const&) = delete;
 
+  /// What the construction allocates, on the host, for a buffer of `elements`: nothing with one rank, else
+  /// the copy where there is one and the list of messages. MPI holds more while messages are under way.
+  static std::size_t buffer_bytes(Index elements, Index ranks, Index bucket_elements = Index(1) << 22);
+
   /// Elements [begin, end) hold this rank's part. Fences the default execution space instance first, so the
   /// kernels that wrote them on it need no fence of the caller's.
   void start(Index begin, Index end);
@@ -53,6 +57,10 @@ class GradientSync {
   };
 
   bool test();
+  /// Ranges seldom end at multiples of the bucket, hence room for twice as many.
+  static std::size_t most_buckets(Index elements, Index bucket_elements) {
+    return 2 * static_cast<std::size_t>(elements / bucket_elements) + 64;
+  }
 
   Communicator const& comm_;
   kernels::Vec<T> gradients_;

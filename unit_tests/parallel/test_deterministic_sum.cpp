@@ -132,6 +132,21 @@ TYPED_TEST(DeterministicSumTest, RefusesWrongUse) {
   }
 }
 
+/// Sums of 1, 2, 3, 4 and 1000 samples have 1, 1, 2, 2 and 10 subtrees open.
+TYPED_TEST(DeterministicSumTest, SaysWhatItAllocates) {
+  using T = TypeParam;
+  constexpr kernels::Index elements = 5000000000, piece = kernels::Index(1) << 22;
+  auto const bytes = [](kernels::Index samples, kernels::Index ranks) {
+    return DeterministicSum<T>::buffer_bytes(elements, samples, ranks);
+  };
+  for (auto const& [samples, open] :
+       {std::pair(1, 1), std::pair(2, 1), std::pair(3, 2), std::pair(4, 2), std::pair(1000, 10)}) {
+    std::size_t const sums = static_cast<std::size_t>(open) * (elements * sizeof(T) + 16);
+    EXPECT_EQ(bytes(samples, 1), sums) << samples;
+    EXPECT_EQ(bytes(4 * samples, 4), sums + (through_host ? 3 : 1) * piece * sizeof(T)) << samples;
+  }
+}
+
 TYPED_TEST(DeterministicSumTest, RefusesThreeRanks) {
   using T = TypeParam;
   Communicator const world;

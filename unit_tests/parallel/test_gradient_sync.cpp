@@ -112,6 +112,16 @@ TYPED_TEST(GradientSyncTest, WaitsForWhatIsPendingWhenItEnds) {
       TestFixture::is_summed(buffer, through_host && comm.size() > 1 ? Ranges{} : Ranges{{0, n}}, comm));
 }
 
+TYPED_TEST(GradientSyncTest, SaysWhatItAllocates) {
+  using T = TypeParam;
+  constexpr kernels::Index elements = 5000000000;
+  EXPECT_EQ(GradientSync<T>::buffer_bytes(elements, 1), 0U);
+  std::size_t const copy = through_host ? elements * sizeof(T) : 0;
+  std::size_t const lists = (2 * (elements >> 22) + 64) * (16 + sizeof(MPI_Request));
+  EXPECT_EQ(GradientSync<T>::buffer_bytes(elements, 2), copy + lists);
+  EXPECT_EQ(GradientSync<T>::buffer_bytes(elements, 64), copy + lists);
+}
+
 TYPED_TEST(GradientSyncTest, RefusesWrongRanges) {
   using T = TypeParam;
   Communicator const comm;
