@@ -159,6 +159,49 @@ TEST(EvaluationPlan, EachByteScoredOnce) {
   EXPECT_THROW(EvaluationPlan(0, 5), core::InputError);
 }
 
+/// Splits and windows far beyond 32 bits.
+TEST(SampleOrder, HugeSplits) {
+  constexpr Index total = (Index{1} << 40) + 12345;
+  constexpr Index length = (Index{1} << 31) + 17;
+  SampleOrder const order(total, length, false, 1);
+  EXPECT_EQ(order.windows(0), total / length + 1);
+  Index next = 0;
+  for (Index i = 0; i < order.windows(0); ++i) {
+    Window const window = order.window(0, i);
+    ASSERT_EQ(window.start, next);
+    next += window.length;
+  }
+  EXPECT_EQ(next, total);
+  // An epoch whose windows start far from a multiple of the length.
+  Index const epoch = (Index{1} << 31) + 5;
+  EXPECT_EQ(order.window(epoch, 0), (Window{0, epoch}));
+  EXPECT_EQ(order.window(epoch, 300), (Window{epoch + 299 * length, length}));
+  // Small windows: as many as fit no 32 bits.
+  SampleOrder const many(total, 100, true, 1);
+  EXPECT_EQ(many.windows(0), total / 100 + 1);
+  Place const far = many.advance({}, Index{1} << 33);
+  EXPECT_EQ(far, (Place{0, Index{1} << 33}));
+  EXPECT_EQ(many.counter(far), Index{1} << 33);
+  EXPECT_EQ(many.window(far).start % 100, 0);
+  EXPECT_EQ(many.advance({}, many.windows(0) + 3), (Place{1, 3}));
+}
+
+TEST(EvaluationPlan, HugeSplits) {
+  constexpr Index total = (Index{1} << 35) + 77;
+  EvaluationPlan const plan(total, 1000, 10);
+  EXPECT_EQ(plan.count(), 1 + (total - 1000 + 9) / 10);
+  ScoredWindow const last = plan.window(plan.count() - 1);
+  EXPECT_EQ(last.window.start, (plan.count() - 1) * 10);
+  EXPECT_EQ(last.window.start + last.window.length, total);
+  EXPECT_EQ(last.first_scored, 990);
+  constexpr Index length = (Index{1} << 32) + 3;
+  EvaluationPlan const wide(total, length);
+  EXPECT_EQ(wide.count(), 9);
+  EXPECT_EQ(wide.window(7).window, (Window{7 * length, length}));
+  EXPECT_EQ(wide.window(8).window, (Window{8 * length, total - 8 * length}));
+  EXPECT_EQ(block_of(plan.count(), 2, 3).last, plan.count());
+}
+
 TEST(BlockOf, CoversEverythingOnce) {
   for (Index count = 0; count < 12; ++count) {
     for (Index ranks = 1; ranks < 6; ++ranks) {
