@@ -273,7 +273,7 @@ TEST(Inputs, EveryDeckLoadsWithoutASurprise) {
     EXPECT_EQ(deck.warnings.size(), published ? 1U : 0U) << entry.path();
     EXPECT_EQ(warned(deck, "byte 0 in the data is taken for padding"), published) << entry.path();
   }
-  EXPECT_GE(decks, 8);
+  EXPECT_GE(decks, 10);
 }
 
 TEST(Inputs, HybridAndTransformerOfShakespeareCanBeCompared) {
@@ -295,6 +295,21 @@ TEST(Inputs, ThePublishedThreeStageDeckHasItsPublishedSize) {
   Deck const deck = read_deck(STRATA_SOURCE_DIR "/inputs/pg19_200bb_360m_3d_stt.yaml");
   EXPECT_EQ(model::count_parameters(deck.params).total(), 362870112);
   EXPECT_EQ(deck.input_seq_len, deck.params.context());
+}
+
+TEST(Inputs, OneStepOfALongContextDeckIsOneWindow) {
+  for (auto const& [name, bytes] :
+       {std::pair("context_5m", Index{5'000'000}), {"context_100m", Index{100'000'000}}}) {
+    SCOPED_TRACE(name);
+    Deck const deck = read_deck(STRATA_SOURCE_DIR "/inputs/" + std::string(name) + ".yaml");
+    EXPECT_EQ(deck.input_seq_len, bytes);
+    EXPECT_GE(deck.params.context(), bytes);
+    EXPECT_EQ(deck.params.stages(), 3U);
+    EXPECT_EQ(deck.params.block[0].block_type, model::BlockType::mamba2);
+    EXPECT_EQ(deck.train.target_elements, 1);
+    EXPECT_EQ(deck.train.target_elements_strategy, TrainConfig::Strategy::batch);
+    EXPECT_EQ(deck.train.batch_size * deck.train.gradient_accumulate_every, 1);
+  }
 }
 
 TEST(Inputs, ReadmeHoldsTheKeyReference) {
