@@ -71,7 +71,7 @@ std::size_t ParameterStore<T>::declare(std::string name, std::vector<Index> shap
 }
 
 template <class T>
-void ParameterStore<T>::allocate(bool with_gradients) {
+void ParameterStore<T>::lay_out() {
   constexpr Index alignment = 64;  // elements: whole cache lines, and what wide loads like
   flat_size_ = 0;
   decay_ranges_.clear();
@@ -90,6 +90,11 @@ void ParameterStore<T>::allocate(bool with_gradients) {
     }
     (ready == Ready::at_end ? at_end_ : before_) = {begin, flat_size_};
   }
+}
+
+template <class T>
+void ParameterStore<T>::allocate(bool with_gradients) {
+  lay_out();
   values_ = Buffer("strata::parameters", flat_size_);
   if (with_gradients) gradients_ = Buffer("strata::gradients", flat_size_);
 }

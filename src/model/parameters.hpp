@@ -68,8 +68,10 @@ class ParameterStore {
   std::size_t declare(std::string name, std::vector<Index> shape, Initial initial, Ready ready,
                       bool adjacent = false);
 
-  /// Lays the buffers out and allocates them (zero-filled). Order: by readiness, decaying ones first within
-  /// it.
+  /// Gives every parameter its place and so the buffers their size. Order: by readiness, decaying ones first
+  /// within it.
+  void lay_out();
+  /// Lays the buffers out and allocates them (zero-filled).
   void allocate(bool with_gradients);
 
   std::vector<ParameterInfo> const& all() const { return info_; }

@@ -35,6 +35,15 @@ Communicator::Communicator(MPI_Comm parent, std::size_t piece) : piece_(piece) {
 
 Communicator::~Communicator() { MPI_Comm_free(&comm_); }
 
+int Communicator::size_on_node() const {
+  MPI_Comm node = MPI_COMM_NULL;
+  check_mpi(MPI_Comm_split_type(comm_, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node), "MPI_Comm_split_type");
+  int size = 1;
+  MPI_Comm_size(node, &size);
+  MPI_Comm_free(&node);
+  return size;
+}
+
 double Communicator::sum(double value) const { return reduce(comm_, value, MPI_SUM); }
 double Communicator::max(double value) const { return reduce(comm_, value, MPI_MAX); }
 double Communicator::min(double value) const { return reduce(comm_, value, MPI_MIN); }

@@ -35,6 +35,9 @@ class Communicator {
   MPI_Comm get() const { return comm_; }
   std::size_t piece() const { return piece_; }
 
+  /// Ranks that share this rank's memory.
+  int size_on_node() const;
+
   double sum(double value) const;
   double max(double value) const;
   double min(double value) const;

@@ -67,6 +67,8 @@ double triad_bandwidth(ExecSpace const& space) {
 
 }  // namespace
 
+double measure_gemm_flops() { return gemm_flops(ExecSpace()); }
+
 Machine measure_machine() {
   ExecSpace const space;
   Machine machine;

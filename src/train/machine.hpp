@@ -9,6 +9,9 @@ struct Machine {
   double bandwidth = 0;   ///< bytes per second of a triad a = b + s c over arrays larger than the caches
 };
 
+/// The first alone. It needs little memory, so that it does not raise the peak of a small run.
+double measure_gemm_flops();
+
 /// Best of several runs, about 0.6 s. On a shared node all ranks call it at the same time, so that each sees
 /// its share.
 Machine measure_machine();

@@ -19,6 +19,7 @@
 #include "train/machine.hpp"
 #include "train/metrics.hpp"
 #include "train/optimizer.hpp"
+#include "train/plan.hpp"
 #include "train/progress_line.hpp"
 #include "train/run_folder.hpp"
 #include "train/schedule.hpp"
@@ -99,6 +100,7 @@ class Trainer {
   GlobalBatch global_;
   Schedule schedule_;
   double peak_;  // GEMM operations per second of all ranks
+  MemoryPlan plan_;
   model::Hierarchy<float> model_;
   Optimizer optimizer_;
   GradientStep gradients_;
@@ -130,6 +132,15 @@ Index training_window(io::DatasetFile const& file, Deck const& deck) {
   return window;
 }
 
+/// What the run is about to allocate. Throws core::InputError when it does not fit.
+MemoryPlan announced_plan(Deck const& deck, io::DatasetFile const& file, parallel::Communicator const& ranks,
+                          ProgressLine& line) {
+  MemoryLimit const limit = memory_limit(deck, ranks);
+  MemoryPlan plan = checked_plan(deck, data_facts(file, ranks.size()), limit);
+  line.say(describe(plan, limit));
+  return plan;
+}
+
 Trainer::Trainer(Deck const& deck, parallel::Communicator const& ranks, bool quiet)
     : deck_(deck),
       ranks_(ranks),
@@ -142,8 +153,9 @@ Trainer::Trainer(Deck const& deck, parallel::Communicator const& ranks, bool qui
       schedule_{deck.train.learning_rate, deck.train.warmup_steps_perc,
                 global_.steps(deck.train.target_elements,
                               deck.train.target_elements_strategy == TrainConfig::Strategy::sequence)},
-      peak_(ranks.sum(measure_machine().gemm_flops)),
-      model_(deck.params, chunking(deck), true),
+      peak_(ranks.sum(measure_gemm_flops())),
+      plan_(announced_plan(deck, file_, ranks, line_)),
+      model_(deck.params, plan_.chunking, true),
       optimizer_(model_.parameters(), optimizer_settings(deck.train)),
       gradients_(model_, file_, ranks, deck.train, window_length_) {
   if (deck.io.validate_amount > 0 && file_.info(io::Split::validation).size > 0) {
