@@ -253,7 +253,9 @@ KOKKOS_FORCEINLINE_FUNCTION Pack<T> decay(Pack<T> step, Pack<T> rate) {
     Pack<T> const f = step * rate - (shifted - magic);
     Pack<T> sum = f * E::coefficients[0] + E::coefficients[1];
     constexpr int terms = sizeof(E::coefficients) / sizeof(T);
+#if !defined(__CUDACC__)
 #pragma GCC unroll 16
+#endif
     for (int i = 2; i < terms; ++i) sum = sum * f + E::coefficients[i];
     sum = sum * f + T(1);
     Pack<T> const power = math::bits_as<Pack<T>>(math::bits_as<Bits>(shifted) << E::mantissa_bits);

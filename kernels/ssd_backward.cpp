@@ -12,7 +12,7 @@ struct LocalGradients {
   ConstMat<T> dy;
   Pieces<T> pieces;
 
-  static std::size_t scratch(Plan const& plan) {
+  KOKKOS_INLINE_FUNCTION static std::size_t scratch(Plan const& plan) {
     return static_cast<std::size_t>(plan.chunk) * features_of<T>(plan) + lanes_of<T>(plan);
   }
 
@@ -71,7 +71,7 @@ struct Gradients {
     T *decay, *rest, *entering, *leaving, *dstep, *across;  // (lanes)
   };
 
-  static std::size_t scratch(Plan const& plan) {
+  KOKKOS_INLINE_FUNCTION static std::size_t scratch(Plan const& plan) {
     auto const count = static_cast<std::size_t>(plan.chunk),
                lanes = static_cast<std::size_t>(lanes_of<T>(plan)),
                states = static_cast<std::size_t>(padded<T>(plan.shape.state)),

@@ -14,7 +14,7 @@ struct Scores {
   SsdInputs<T> in;
   Pieces<T> pieces;
 
-  static std::size_t scratch(Plan const& plan) {
+  KOKKOS_INLINE_FUNCTION static std::size_t scratch(Plan const& plan) {
     return static_cast<std::size_t>(plan.shape.state) * lanes_of<T>(plan);
   }
 
@@ -59,7 +59,7 @@ struct LocalStates {
   SsdInputs<T> in;
   Pieces<T> pieces;
 
-  static std::size_t scratch(Plan const& plan) {
+  KOKKOS_INLINE_FUNCTION static std::size_t scratch(Plan const& plan) {
     return static_cast<std::size_t>(plan.chunk + 1) * features_of<T>(plan) + lanes_of<T>(plan);
   }
 

@@ -13,7 +13,7 @@ struct Output {
   Pieces<T> pieces;
   Mat<T> y;
 
-  static std::size_t scratch(Plan const& plan) {
+  KOKKOS_INLINE_FUNCTION static std::size_t scratch(Plan const& plan) {
     return static_cast<std::size_t>(plan.chunk) * (2 * features_of<T>(plan) + lanes_of<T>(plan)) +
            lanes_of<T>(plan);
   }

@@ -33,7 +33,7 @@ inline constexpr Index rows_per_block = 32;
 inline constexpr int tile_columns = on_device ? 1 : 512;
 inline constexpr Index span_length = on_device ? 1 : 4096;
 
-constexpr Index blocks_of(Index n, Index block) { return (n + block - 1) / block; }
+KOKKOS_INLINE_FUNCTION constexpr Index blocks_of(Index n, Index block) { return (n + block - 1) / block; }
 
 /// The thread(s) that work on a row: a host thread.
 struct HostLanes {
