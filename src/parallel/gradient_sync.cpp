@@ -17,7 +17,7 @@ using kernels::Index;
 
 template <class T>
 GradientSync<T>::GradientSync(Communicator const& comm, kernels::Vec<T> gradients, Index bucket_elements)
-    : comm_(comm),
+    : comm_(comm.get(), comm.piece()),
       gradients_(gradients),
       bucket_elements_(std::min<Index>(bucket_elements, static_cast<Index>(comm.piece()))) {
   STRATA_REQUIRE(bucket_elements > 0, "bucket_elements = " << bucket_elements);
@@ -34,7 +34,9 @@ template <class T>
 std::size_t GradientSync<T>::buffer_bytes(Index elements, Index ranks, Index bucket_elements) {
   if (ranks == 1) return 0;
   return (through_host ? static_cast<std::size_t>(elements) * sizeof(T) : 0) +
-         most_buckets(elements, bucket_elements) * (sizeof(Bucket) + sizeof(MPI_Request));
+         most_buckets(elements, bucket_elements) * (sizeof(Bucket) + sizeof(MPI_Request)) +
+         static_cast<std::size_t>(std::min(elements, static_cast<Index>(most_under_way) * bucket_elements)) *
+             sizeof(T);
 }
 
 template <class T>
@@ -42,11 +44,14 @@ GradientSync<T>::~GradientSync() {
   using Clock = std::chrono::steady_clock;
   bool const unwinding = std::uncaught_exceptions() > 0;
   auto const deadline = Clock::now() + std::chrono::seconds(2);
-  int complete = 0;
-  while (!requests_.empty()) {
-    MPI_Testall(static_cast<int>(requests_.size()), requests_.data(), &complete, MPI_STATUSES_IGNORE);
-    if (complete != 0) break;
-    if (unwinding && Clock::now() > deadline) {
+  while (is_pending()) {
+    bool failed = false;
+    try {
+      advance();
+    } catch (std::exception const&) {
+      failed = true;
+    }
+    if (failed || (unwinding && is_pending() && Clock::now() > deadline)) {
       std::fprintf(stderr, "strata: rank %d failed while gradients were being summed\n", comm_.rank());
       MPI_Abort(comm_.get(), 1);
     }
@@ -63,40 +68,53 @@ void GradientSync<T>::start(Index begin, Index end) {
   space.fence();
   for (Index at = begin; at < end; at += bucket_elements_) {
     Bucket const bucket = {at, std::min(end, at + bucket_elements_)};
-    T* data = gradients_.data() + bucket.begin;
     if constexpr (through_host) {
       std::pair<Index, Index> const part(bucket.begin, bucket.end);
       Kokkos::deep_copy(Kokkos::subview(stage_, part), Kokkos::subview(gradients_, part));
-      data = stage_.data() + bucket.begin;
     }
+    buckets_.push_back(bucket);
+  }
+  advance();
+}
+
+template <class T>
+void GradientSync<T>::post() {
+  while (requests_.size() < buckets_.size() && requests_.size() < complete_ + most_under_way) {
+    Bucket const& bucket = buckets_[requests_.size()];
+    T* const data = (through_host ? stage_.data() : gradients_.data()) + bucket.begin;
     MPI_Request request = MPI_REQUEST_NULL;
     check_mpi(MPI_Iallreduce(MPI_IN_PLACE, data, static_cast<int>(bucket.end - bucket.begin), mpi_type<T>(),
                              MPI_SUM, comm_.get(), &request),
               "MPI_Iallreduce");
-    buckets_.push_back(bucket);
     requests_.push_back(request);
   }
 }
 
 template <class T>
-bool GradientSync<T>::test() {
-  int complete = 0;
-  check_mpi(MPI_Testall(static_cast<int>(requests_.size()), requests_.data(), &complete, MPI_STATUSES_IGNORE),
-            "MPI_Testall");
-  return complete != 0;
+void GradientSync<T>::advance() {
+  post();
+  while (complete_ < requests_.size()) {
+    int complete = 0;
+    check_mpi(MPI_Test(&requests_[complete_], &complete, MPI_STATUS_IGNORE), "MPI_Test");
+    if (complete == 0) return;
+    ++complete_;
+    post();
+  }
 }
 
 template <class T>
 void GradientSync<T>::poll() {
-  if (!requests_.empty()) test();
+  if (is_pending()) advance();
 }
 
 template <class T>
 void GradientSync<T>::finish() {
-  if (requests_.empty()) return;
+  if (buckets_.empty()) return;
   auto const begin = std::chrono::steady_clock::now();
-  check_mpi(MPI_Waitall(static_cast<int>(requests_.size()), requests_.data(), MPI_STATUSES_IGNORE),
-            "MPI_Waitall");
+  for (; is_pending(); ++complete_) {
+    post();
+    check_mpi(MPI_Wait(&requests_[complete_], MPI_STATUS_IGNORE), "MPI_Wait");
+  }
   exposed_seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   if constexpr (through_host)
     for (Bucket const& bucket : buckets_) {
@@ -105,6 +123,7 @@ void GradientSync<T>::finish() {
     }
   requests_.clear();
   buckets_.clear();
+  complete_ = 0;
 }
 
 template class GradientSync<float>;

@@ -118,8 +118,35 @@ TYPED_TEST(GradientSyncTest, SaysWhatItAllocates) {
   EXPECT_EQ(GradientSync<T>::buffer_bytes(elements, 1), 0U);
   std::size_t const copy = through_host ? elements * sizeof(T) : 0;
   std::size_t const lists = (2 * (elements >> 22) + 64) * (16 + sizeof(MPI_Request));
-  EXPECT_EQ(GradientSync<T>::buffer_bytes(elements, 2), copy + lists);
-  EXPECT_EQ(GradientSync<T>::buffer_bytes(elements, 64), copy + lists);
+  std::size_t const under_way = (4 << 22) * sizeof(T);
+  EXPECT_EQ(GradientSync<T>::buffer_bytes(elements, 2), copy + lists + under_way);
+  EXPECT_EQ(GradientSync<T>::buffer_bytes(elements, 64), copy + lists + under_way);
+  std::size_t const small = GradientSync<T>::buffer_bytes(1000, 2);
+  EXPECT_EQ(small, (through_host ? 2 : 1) * 1000 * sizeof(T) + 64 * (16 + sizeof(MPI_Request)));
+}
+
+/// Ranks that poll at different times, with other sums of the same communicator in between.
+TYPED_TEST(GradientSyncTest, OtherSumsMayComeInBetween) {
+  using T = TypeParam;
+  Communicator const comm;
+  Index const n = 5000;
+  typename TestFixture::Buffer const buffer("gradients", n);
+  GradientSync<T> sync(comm, kernels::Vec<T>(buffer.data(), n), 100);
+  for (int round = 0; round < 20; ++round) {
+    TestFixture::fill(buffer, comm.rank());
+    sync.start(0, n / 2);
+    for (int i = 0; i < (comm.rank() + round) % 3 * 10; ++i) sync.poll();
+    double one = 1;
+    comm.sum_in_place(&one, 1);
+    EXPECT_EQ(one, comm.size());
+    sync.start(n / 2, n);
+    for (int i = 0; i < (comm.rank() * round) % 5 * 10; ++i) sync.poll();
+    one = 1;
+    comm.sum_in_place(&one, 1);
+    EXPECT_EQ(one, comm.size());
+    sync.finish();
+    ASSERT_TRUE(TestFixture::is_summed(buffer, {{0, n}}, comm)) << round;
+  }
 }
 
 TYPED_TEST(GradientSyncTest, RefusesWrongRanges) {
