@@ -10,12 +10,14 @@
 #include "core/error.hpp"
 #include "parallel/communicator.hpp"
 #include "train/deck.hpp"
+#include "train/scalars.hpp"
 
 namespace {
 
 struct Arguments {
   std::string file;
   std::vector<std::string> overrides;
+  std::optional<std::string> memory;
   bool json = false;
   bool keys = false;
   bool dependencies = false;
@@ -27,7 +29,9 @@ std::string grouped(std::string digits) {
   return digits;
 }
 
-std::string scalar(nlohmann::ordered_json const& value) {
+std::string scalar(nlohmann::ordered_json const& value, bool is_size) {
+  if (is_size && value.is_number_integer() && value.get<std::int64_t>() >= 1000)
+    return fmt::format("{} ({})", strata::train::size_text(value.get<double>()), grouped(value.dump()));
   if (value.is_string()) return value.get<std::string>();
   if (value.is_number_integer()) return grouped(value.dump());
   if (value.is_number_float()) {
@@ -56,16 +60,27 @@ void show(Arguments const& arguments) {
   if (hdf5 && arguments.dependencies)
     throw strata::core::InputError(
         fmt::format("{} is an HDF5 file; --dependencies looks at decks", arguments.file));
+  std::optional<std::int64_t> memory;
+  if (arguments.memory) {
+    auto const size = strata::train::parse_byte_size(*arguments.memory);
+    if (!size || size->bytes < 1)
+      throw strata::core::InputError(
+          fmt::format("--memory must be a number of bytes, such as 600M, 80G or 1.5GiB; it is {}",
+                      strata::train::in_quotes(*arguments.memory)));
+    if (hdf5 || arguments.dependencies)
+      throw strata::core::InputError("--memory asks what a deck's training takes; it goes with a deck alone");
+    memory = size->bytes;
+  }
   auto const content = hdf5                     ? describe_hdf5(arguments.file)
                        : arguments.dependencies ? describe_dependencies(arguments.file, arguments.overrides)
-                                                : describe_deck(arguments.file, arguments.overrides);
+                                                : describe_deck(arguments.file, arguments.overrides, memory);
   print(arguments.json ? content.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n"
                        : as_text(content));
 }
 
 }  // namespace
 
-std::string as_text(nlohmann::ordered_json const& value, int indent) {
+std::string as_text(nlohmann::ordered_json const& value, int indent, bool sizes) {
   std::string out;
   std::string const margin(static_cast<std::size_t>(indent), ' ');
   for (auto const& [key, entry] : value.items()) {
@@ -74,16 +89,18 @@ std::string as_text(nlohmann::ordered_json const& value, int indent) {
         entry.is_string() && entry.get_ref<std::string const&>().find('\n') != std::string::npos;
     bool const numbers = entry.is_array() && (entry.empty() || !entry[0].is_structured());
     std::string const name = value.is_array() ? "-" : key + ":";
+    bool const is_size = sizes || (!value.is_array() && key.ends_with("_bytes"));
     if (text_block) {
       out += margin + name + "\n" + entry.get<std::string>();
     } else if (numbers) {
       out += margin + name;
-      for (auto const& item : entry) out += (item.is_string() ? "\n" + margin + "  - " : " ") + scalar(item);
+      for (auto const& item : entry)
+        out += (item.is_string() ? "\n" + margin + "  - " : " ") + scalar(item, is_size);
       out += "\n";
     } else if (entry.is_structured()) {
-      out += margin + name + "\n" + as_text(entry, indent + 2);
+      out += margin + name + "\n" + as_text(entry, indent + 2, is_size);
     } else {
-      out += margin + name + " " + scalar(entry) + "\n";
+      out += margin + name + " " + scalar(entry, is_size) + "\n";
     }
   }
   return out;
@@ -95,6 +112,9 @@ void add_info(CLI::App& program) {
       "info", "Parameters, FLOPs and memory of a deck; contents of a dataset or a checkpoint");
   command->add_option("file", arguments->file, "Deck (YAML), dataset or checkpoint (HDF5)");
   command->add_option("overrides", arguments->overrides, "Changes to the deck: section.key=value ...");
+  command->add_option(
+      "--memory", arguments->memory,
+      "Memory to plan a deck with, such as 80G (default: train.memory, or what is free here)");
   command->add_flag("--json", arguments->json, "Print one JSON object");
   command->add_flag("--dependencies", arguments->dependencies,
                     "Change one byte at a time and report which earlier bytes each prediction sees");

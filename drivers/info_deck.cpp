@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
+#include <filesystem>
 
+#include "core/runtime.hpp"
 #include "info.hpp"
 #include "model/cost.hpp"
 #include "model/hierarchy.hpp"
@@ -8,10 +10,32 @@
 #include "train/checkpoint.hpp"
 #include "train/deck.hpp"
 #include "train/deck_keys.hpp"
+#include "train/plan.hpp"
 
 namespace {
 
 using strata::model::Index;
+using strata::model::OuterTapes;
+using strata::train::DataFacts;
+using strata::train::Deck;
+using strata::train::MemoryLimit;
+
+std::int64_t whole(double bytes) { return static_cast<std::int64_t>(std::min(bytes, 9e18)); }
+
+/// Sizes of the deck's dataset do not count, since a deck may be looked at before its data is there; whether
+/// it holds 16-bit tokens, weights or no validation split does.
+DataFacts facts(Deck const& deck) {
+  DataFacts result;
+  result.ranks = strata::core::number_of_ranks();
+  std::error_code error;
+  if (!deck.io.dataset || !std::filesystem::exists(*deck.io.dataset, error)) return result;
+  DataFacts const found = strata::train::data_facts(strata::io::DatasetFile(*deck.io.dataset), result.ranks);
+  result.wide = found.wide;
+  result.train_weights = found.train_weights;
+  result.validation_weights = found.validation_weights;
+  if (found.validation_bytes == 0) result.validation_bytes = 0;
+  return result;
+}
 
 char const* name_of(strata::model::BlockType type) {
   for (auto const& choice : strata::train::block_types())
@@ -36,13 +60,47 @@ nlohmann::ordered_json describe_carry(strata::model::Block<float> const& block) 
           {"bytes_per_position", layer_bytes * block.history_width()}};
 }
 
+/// Which policy a run takes, what that needs, and how far each policy goes.
+nlohmann::ordered_json describe_memory(Deck const& deck, DataFacts const& data, MemoryLimit const& limit,
+                                       char const* source) {
+  strata::train::MemoryPlan const plan = make_plan(deck, data, limit);
+  nlohmann::ordered_json json;
+  json["available_bytes"] = whole(limit.bytes);
+  json["available_is"] = source;
+  json["outer_tapes"] = strata::train::name_of(plan.chunking.outer_tapes);
+  json["outer_tapes_chosen_by"] = plan.is_automatic ? "auto" : "the deck";
+  json["outer_chunk_positions"] = plan.outer_chunk;
+  json["outer_chunks"] = plan.outer_chunks;
+  json["inner_chunk_rows"] = plan.inner_rows;
+  json["activations_are_those_of"] = plan.evaluation_is_larger ? "evaluation" : "training";
+  for (auto const& use : plan.uses) json["component_bytes"][use.what] = whole(use.bytes);
+  json["planned_bytes"] = whole(plan.total());
+  json["program_bytes"] = whole(limit.base);
+  json["predicted_peak_bytes"] = whole(limit.peak(plan.total()));
+  json["fits"] = limit.fits(plan.total());
+  if (!limit.fits(plan.total())) json["would_fit_with"] = nearest_change(deck, data, limit);
+  json["training_arena_bytes"] = whole(plan.training_arena);
+  json["evaluation_arena_bytes"] = whole(plan.evaluation_arena);
+  bool const fixed = deck.params.block[0].pos_emb_type == strata::model::Position::fixed;
+  for (OuterTapes const policy : {OuterTapes::keep, OuterTapes::rebuild, OuterTapes::two_level}) {
+    auto& entry = json["policies"][strata::train::name_of(policy)];
+    entry["predicted_peak_bytes"] = whole(limit.peak(plan_with(deck, data, policy).total()));
+    strata::train::Index const longest = longest_context(deck, data, policy, limit);
+    entry["longest_context"] = longest;
+    if (fixed && longest == deck.params.context())
+      entry["longest_context_bounded_by"] = "the table of fixed positions";
+  }
+  return json;
+}
+
 }  // namespace
 
-nlohmann::ordered_json describe_deck(std::string const& path, std::vector<std::string> const& overrides) {
-  strata::train::Deck const deck = strata::train::read_deck(path, overrides);
+nlohmann::ordered_json describe_deck(std::string const& path, std::vector<std::string> const& overrides,
+                                     std::optional<std::int64_t> memory) {
+  Deck const deck = strata::train::read_deck(path, overrides);
   strata::model::ModelConfig const& config = deck.params;
   strata::model::ParameterCount const count = strata::model::count_parameters(config);
-  strata::model::Hierarchy<float> const hierarchy(config, strata::train::chunking(deck), false);
+  auto const hierarchy = strata::model::Hierarchy<float>::plan(config, strata::train::chunking(deck));
 
   nlohmann::ordered_json json;
   json["file"] = path;
@@ -75,15 +133,11 @@ nlohmann::ordered_json describe_deck(std::string const& path, std::vector<std::s
                             {"forward_with_masked_pairs", square},
                             {"training_with_masked_pairs", 3 * square}};
 
-  // Value, gradient and two moments of float; training and evaluation take turns in the rest.
-  Index const windows = deck.train.batch_size;
-  Index const eval_windows = deck.train.eval_batch_size > 0 ? deck.train.eval_batch_size : windows;
-  double const parameters = 16.0 * static_cast<double>(count.total());
-  auto const training = static_cast<double>(hierarchy.arena_bytes(windows, deck.input_seq_len, true));
-  auto const evaluation = static_cast<double>(hierarchy.arena_bytes(eval_windows, deck.input_seq_len, false));
-  json["memory_bytes_per_rank"] = {{"parameters_gradients_moments", parameters},
-                                   {"activations_training", training},
-                                   {"activations_evaluation", evaluation},
-                                   {"total", parameters + std::max(training, evaluation)}};
+  MemoryLimit limit = strata::train::memory_limit(deck);
+  if (memory) limit.bytes = static_cast<double>(*memory);
+  json["memory_per_rank"] = describe_memory(deck, facts(deck), limit,
+                                            memory           ? "--memory"
+                                            : limit.is_given ? "train.memory"
+                                                             : "free on this machine, for one rank");
   return json;
 }

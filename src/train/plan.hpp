@@ -44,8 +44,9 @@ struct MemoryLimit {
   bool fits(double planned) const { return base + (1 + margin) * planned <= bytes; }
 };
 
-/// The limit for each of the ranks: train.memory, or else what this node has free over its ranks, on a GPU
-/// what that has free. Collective; the same answer on all ranks.
+/// The limit for a single rank: train.memory, or else what this machine has free, on a GPU what that has.
+MemoryLimit memory_limit(Deck const& deck);
+/// For each of many: what a node has free is shared out to its ranks. Collective; the same on all ranks.
 MemoryLimit memory_limit(Deck const& deck, parallel::Communicator const& ranks);
 
 struct MemoryUse {
