@@ -97,11 +97,12 @@ def measure(options, dataset, available, context, policy):
     if context > available:
         raise Failure(f"the dataset's training split holds {available} bytes only")
     steps = 1 if context >= options.one_step_from else min(options.steps, available // context)
-    changes = [*options.set, *changes_of(policy), f"params.input_seq_len={context}", f"io.dataset={dataset}"]
+    changes = [*options.set, *changes_of(policy), f"params.input_seq_len={context}", f"io.dataset={dataset}",
+               f"train.target_elements={steps}", "train.target_elements_strategy=batch", "train.batch_size=1",
+               "train.gradient_accumulate_every=1", "train.max_eval_steps=1", "io.log_train_loss_amount=1000000",
+               "io.checkpoint_every=0", "io.validate_amount=1"]
     info = strata(options.strata, "info", options.deck, *changes)
-    changes += [f"train.target_elements={steps}", "train.target_elements_strategy=batch", "train.batch_size=1",
-                "train.gradient_accumulate_every=1", "train.max_eval_steps=1", "io.log_train_loss_amount=1000000",
-                "io.checkpoint_every=0", "io.validate_amount=1"]
+    plan = info["memory_per_rank"]
     records, place, process_peak = train(options.strata, options.deck, changes)
     last = records[-1]
     if last["step"] != steps or last["bytes_seen"] != steps * context:
@@ -112,7 +113,8 @@ def measure(options, dataset, available, context, policy):
             "step_seconds": last["step_seconds"], "optimizer_seconds": last["optimizer_seconds"],
             "step_bytes_per_second": last["bytes_per_second"], "gemm_fraction": last["gemm_fraction"],
             "loss": last["loss"], "peak_resident": last["peak_memory"], "process_peak": process_peak,
-            "predicted": info["memory_bytes_per_rank"]["total"], "parameters": info["parameters"],
+            "predicted": plan["predicted_peak_bytes"], "program": plan["program_bytes"],
+            "outer_tapes": plan["outer_tapes"], "outer_chunks": plan["outer_chunks"], "parameters": info["parameters"],
             "flops_per_byte": info["flops_per_byte"]["training"], "changes": options.set,
             "threads": place["threads"], "backend": place["backend"], "commit": place["commit"], "host": place["host"],
             "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")}
@@ -170,15 +172,22 @@ def length_text(context):
     return str(context)
 
 
+def error(record):
+    """Of the prediction, as a fraction of what was measured, the program's own memory left out of both."""
+    return (record["predicted"] - record["peak_resident"]) / max(record["peak_resident"] - record["program"], 1)
+
+
 COLUMNS = (("deck", lambda r: r["deck"]),
            ("bytes of context", lambda r: f"{r['context']:,}".replace(",", " ")),
            ("policy", lambda r: r["policy"]),
+           ("tapes, chunks", lambda r: f"{r['outer_tapes']}, {r['outer_chunks']}"),
            ("forward and backward, s", lambda r: f"{r['seconds']:.4g}"),
            ("optimiser, s", lambda r: f"{r['optimizer_seconds']:.3g}"),
            ("bytes/s without the optimiser", lambda r: f"{r['bytes_per_second']:.0f}"),
            ("bytes/s", lambda r: f"{r['step_bytes_per_second']:.0f}"),
            ("peak resident, MB", lambda r: f"{r['peak_resident'] / 1e6:.1f}"),
            ("predicted, MB", lambda r: f"{r['predicted'] / 1e6:.1f}"),
+           ("off, without the program", lambda r: f"{error(r):+.1%}".replace("%", " %")),
            ("parameters", lambda r: f"{r['parameters']:,}".replace(",", " ")),
            ("threads", lambda r: str(r["threads"])),
            ("commit", lambda r: r["commit"]))

@@ -58,13 +58,15 @@ def test_run(strata, folder):
         check(abs(r["bytes_per_second"] * r["seconds"] - r["context"]) < 1e-6, f"rate of {r}")
         check(r["steps"] == 2 and r["parameters"] > 1e5 and r["deck"] == "memorise.yaml", f"numbers of {r}")
         check(1e6 < r["peak_resident"] <= r["process_peak"], f"peak of {r}")
-        check(1e6 < r["predicted"] < r["peak_resident"], f"prediction of {r}")
+        check(1e6 < r["program"] < r["predicted"] < 1e9, f"prediction of {r}")
+        check(r["outer_tapes"] == r["policy"].partition(":")[0], f"policy of {r}")
+        check(r["outer_chunks"] == {64: 6, 1000: 84}[r["context"]], f"chunks of {r}")
         check(r["commit"] and r["host"] and r["date"], f"origin of {r}")
     for same in (found[:3], found[3:]):
         check(len({r["loss"] for r in same}) == 1, f"policies lead to losses {[r['loss'] for r in same]}")
 
     rows = succeed("table", records).splitlines()
-    check(len(rows) == 2 + 6 and "| 1 000 | two_level:2 |" in rows[-1], f"table: {rows}")
+    check(len(rows) == 2 + 6 and "| 1 000 | two_level:2 | two_level, 84 |" in rows[-1], f"table: {rows}")
 
     refuse(["100K", "bytes only"], *run, "--pack", DECK, "--contexts", "64,100k")
     check(len(read(records)) == 7, "what was possible is not recorded, or more than that")
