@@ -10,6 +10,7 @@
 #include "train/checkpoint.hpp"
 #include "train/deck.hpp"
 #include "train/deck_keys.hpp"
+#include "train/machine.hpp"
 #include "train/plan.hpp"
 
 namespace {
@@ -133,6 +134,8 @@ nlohmann::ordered_json describe_deck(std::string const& path, std::vector<std::s
                             {"forward_with_masked_pairs", square},
                             {"training_with_masked_pairs", 3 * square}};
 
+  if (!strata::kernels::on_device)
+    strata::train::measure_gemm_flops(0);  // the program's own memory is counted as in a run that has begun
   MemoryLimit limit = strata::train::memory_limit(deck);
   if (memory) limit.bytes = static_cast<double>(*memory);
   json["memory_per_rank"] = describe_memory(deck, facts(deck), limit,

@@ -24,15 +24,25 @@ using model::OuterTapes;
 namespace {
 
 /// More kept tapes than any machine has memory for; counting them one by one would take long.
-constexpr Index most_kept_tapes = Index{1} << 22;
+constexpr Index most_kept_tapes = Index{1} << 20;
 constexpr double impossible = 1e300;
 
-/// What libraries take once they work, beyond what they hold at the start: HDF5 its chunks of a checkpoint
-/// and of the dataset, the BLAS a packed panel for each thread, the C library what it does not give back.
-/// Measured with HDF5 1.10 and OpenBLAS 0.3; a few MiB whatever the model.
-double library_bytes() {
-  constexpr double mebibyte = 1 << 20;
-  return (7 + Kokkos::DefaultHostExecutionSpace().concurrency()) * mebibyte;
+/// What the program takes beyond what it holds before the model is made: HDF5's chunks of checkpoints and of
+/// the dataset, code, and what the C library does not give back. Measured (doc/architecture.md).
+constexpr double growth_bytes = 6 << 20;
+
+/// A BLAS copies a panel of up to panel_depth columns of its operand into buffers that it keeps; the
+/// measurement of the machine's speed has made it do so for panel_rows rows. OpenBLAS's figures.
+constexpr Index panel_depth = 320, panel_rows = 1024;
+
+/// Columns of the widest matrix that a stage's rows are multiplied with.
+Index widest(model::ModelConfig const& config, std::size_t stage) {
+  model::BlockConfig const& block = config.block[stage];
+  Index const width = config.hidden_dims[stage];
+  Index const inside = is_mamba(block.block_type)
+                           ? 2 * block.expand * width
+                           : std::max(block.ff_multiplier * width, block.inner_width());
+  return config.is_last(stage) ? std::max(inside, config.num_tokens) : inside;
 }
 
 model::Chunking chunking_with(Deck const& deck, OuterTapes policy) {
@@ -122,7 +132,14 @@ class Sizes {
                   .loader_bytes()),
           true);
     }
-    add("libraries at work", library_bytes(), true);
+    double panel = 0;
+    for (std::size_t s = 0; s < deck_.params.stages(); ++s) {
+      Index const rows = s == 0 ? windows() * hierarchy_.outer_chunk(windows(), window)
+                                : hierarchy_.inner_chunk_rows(s, windows(), window);
+      Index const columns = std::min(panel_depth, widest(deck_.params, s));
+      panel = std::max(panel, static_cast<double>(std::max<Index>(rows - panel_rows, 0) * columns));
+    }
+    add("BLAS: packed panels", sizeof(float) * panel, true);
     return uses;
   }
 
@@ -155,6 +172,7 @@ class Sizes {
                            : hierarchy_.arena_uses(windows(), train_window(length), true);
     std::size_t const first = plan.uses.size();
     for (auto const& use : arena) {
+      if (use.bytes == 0) continue;
       auto const same = std::find_if(plan.uses.begin() + static_cast<std::ptrdiff_t>(first), plan.uses.end(),
                                      [&](MemoryUse const& u) { return u.what == use.purpose; });
       if (same == plan.uses.end()) {
@@ -191,10 +209,14 @@ namespace {
 MemoryLimit limit_of(Deck const& deck, int sharing) {
   MemoryLimit limit;
   // A GPU's free memory is already without what its runtime took.
-  if (!kernels::on_device) limit.base = static_cast<double>(core::resident_bytes());
+  if (!kernels::on_device) limit.base = static_cast<double>(core::resident_bytes()) + growth_bytes;
   limit.is_given = deck.train.memory.has_value();
-  limit.bytes = limit.is_given ? static_cast<double>(deck.train.memory->bytes)
-                               : limit.base + static_cast<double>(core::free_device_bytes()) / sharing;
+  if (limit.is_given) {
+    limit.bytes = static_cast<double>(deck.train.memory->bytes);
+  } else {
+    double const held = kernels::on_device ? 0 : static_cast<double>(core::resident_bytes());
+    limit.bytes = held + static_cast<double>(core::free_device_bytes()) / sharing;
+  }
   return limit;
 }
 

@@ -29,8 +29,8 @@ struct DataFacts {
 };
 DataFacts data_facts(io::DatasetFile const& file, Index ranks);
 
-/// Memory that a rank may have in use at once, and what the program had before the model was made. Both count
-/// main memory, or on a GPU its memory.
+/// Memory that a rank may have in use at once, and what of it the program itself takes: libraries, their
+/// buffers and code, whatever the model. Both count main memory, or on a GPU its memory.
 struct MemoryLimit {
   /// Kept free of what is planned, as a fraction of it: no prediction is off by more.
   static constexpr double margin = 0.05;
