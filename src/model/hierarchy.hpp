@@ -40,8 +40,8 @@ struct LossSum {
   double bytes = 0;
 };
 
-/// Called with each block of rows of the last stage: losses (rows) on the device, each row's weighted nats, -1
-/// where a row predicts nothing. Row r predicts byte targets.flat(rows, r) of the padded batch.
+/// Called with each block of rows of the last stage: losses (rows) on the device, each row's weighted nats,
+/// -1 where a row predicts nothing. Row r predicts byte targets.flat(rows, r) of the padded batch.
 template <class T>
 using LossVisitor = std::function<void(kernels::StageRows const& rows, Vec<T> losses)>;
 
