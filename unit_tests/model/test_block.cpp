@@ -49,17 +49,16 @@ model::BlockConfig mamba(model::BlockType type, Index states, Index inputs, Inde
 
 std::vector<Case> const& cases() {
   using model::BlockType;
-  static std::vector<Case> const all{
-      {"even, rotary", 14, attention(3, 6, true, 0)},
-      {"odd, no rotary", 13, attention(2, 5, false, 0)},
-      {"odd, rotary, dropout", 13, attention(2, 4, true, 0.3)},
-      {"even, no rotary, dropout", 10, attention(1, 7, false, 0.3)},
-      {"width 1, whose shift moves nothing", 1, attention(1, 2, true, 0)},
-      {"Mamba-1", 13, mamba(BlockType::mamba1, 5, 4, 2, 1, 0)},
-      {"Mamba-1, smallest", 2, mamba(BlockType::mamba1, 1, 1, 1, 1, 0)},
-      {"Mamba-2", 12, mamba(BlockType::mamba2, 7, 4, 2, 8, 0)},
-      {"Mamba-2, dropout", 9, mamba(BlockType::mamba2, 3, 2, 3, 9, 0.3)},
-      {"Mamba-2, smallest", 2, mamba(BlockType::mamba2, 1, 1, 1, 1, 0)}};
+  static std::vector<Case> const all{{"even, rotary", 14, attention(3, 6, true, 0)},
+                                     {"odd, no rotary", 13, attention(2, 5, false, 0)},
+                                     {"odd, rotary, dropout", 13, attention(2, 4, true, 0.3)},
+                                     {"even, no rotary, dropout", 10, attention(1, 7, false, 0.3)},
+                                     {"width 1, whose shift moves nothing", 1, attention(1, 2, true, 0)},
+                                     {"Mamba-1", 13, mamba(BlockType::mamba1, 5, 4, 2, 1, 0)},
+                                     {"Mamba-1, smallest", 2, mamba(BlockType::mamba1, 1, 1, 1, 1, 0)},
+                                     {"Mamba-2", 12, mamba(BlockType::mamba2, 7, 4, 2, 8, 0)},
+                                     {"Mamba-2, dropout", 9, mamba(BlockType::mamba2, 3, 2, 3, 9, 0.3)},
+                                     {"Mamba-2, smallest", 2, mamba(BlockType::mamba2, 1, 1, 1, 1, 0)}};
   return all;
 }
 
