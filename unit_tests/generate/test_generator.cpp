@@ -107,8 +107,7 @@ TYPED_TEST(Generation, GivesTheLogitsOfTheWholeWindowWithEveryBlock) {
                            {{2, 2, 2, 3}, "212T"}}) {
       SCOPED_TRACE(mix.letters + std::string(head == Head::complete ? " complete" : " reference"));
       Hierarchy<TypeParam> model(
-          with_blocks(small_config(head, mix.lens, Position::none, 40, 39), mix.letters), {2, 7},
-          false);
+          with_blocks(small_config(head, mix.lens, Position::none, 40, 39), mix.letters), {2, 7}, false);
       randomise(model.parameters(), 51);
       Index const length = product(mix.lens);
       std::vector<std::int64_t> const ids = random_ids(3 * length, 52);
