@@ -90,6 +90,19 @@ class Sizes {
     return largest;
   }
 
+  /// Rows that each stage works on at once: of a time chunk, or of a chunk of the sequences below so many
+  /// rows.
+  std::vector<Index> chunk_rows(Index length) const {
+    Index const window = train_window(length);
+    std::vector<Index> rows = {windows() * hierarchy_.outer_chunk(windows(), window)};
+    for (std::size_t s = 1; s < deck_.params.stages(); ++s) {
+      Index const sequence = deck_.params.rows(s, deck_.params.seq_lens[s]);
+      Index const chunk = hierarchy_.inner_chunk_rows(s, windows(), window);
+      rows.push_back(rows.back() < chunk / sequence ? rows.back() * sequence : chunk);
+    }
+    return rows;
+  }
+
   /// Everything but the arena.
   std::vector<MemoryUse> buffers(Index length) const {
     std::vector<MemoryUse> uses;
@@ -133,11 +146,10 @@ class Sizes {
           true);
     }
     double panel = 0;
-    for (std::size_t s = 0; s < deck_.params.stages(); ++s) {
-      Index const rows = s == 0 ? windows() * hierarchy_.outer_chunk(windows(), window)
-                                : hierarchy_.inner_chunk_rows(s, windows(), window);
+    std::vector<Index> const rows = chunk_rows(length);
+    for (std::size_t s = 0; s < rows.size(); ++s) {
       Index const columns = std::min(panel_depth, widest(deck_.params, s));
-      panel = std::max(panel, static_cast<double>(std::max<Index>(rows - panel_rows, 0) * columns));
+      panel = std::max(panel, static_cast<double>(std::max<Index>(rows[s] - panel_rows, 0) * columns));
     }
     add("BLAS: packed panels", sizeof(float) * panel, true);
     return uses;
@@ -156,8 +168,8 @@ class Sizes {
     plan.is_automatic = !deck_.train.outer_tapes;
     plan.outer_chunk = hierarchy_.outer_chunk(windows(), train_window(length));
     plan.outer_chunks = hierarchy_.outer_chunks(windows(), train_window(length));
-    for (std::size_t s = 1; s < deck_.params.stages(); ++s)
-      plan.inner_rows.push_back(hierarchy_.inner_chunk_rows(s, windows(), train_window(length)));
+    plan.inner_rows = chunk_rows(length);
+    plan.inner_rows.erase(plan.inner_rows.begin());
     Index worst = validation_windows();
     plan.training_arena = training_arena(length);
     plan.evaluation_arena = evaluation_arena(length, &worst);
