@@ -84,7 +84,8 @@ Index longest_context(Deck const& deck, DataFacts const& data, model::OuterTapes
 
 /// Overrides (section.key=value) that make a deck fit, the mildest first: another policy, smaller chunks,
 /// single windows with more accumulation, and what of them is needed together; if nothing of that helps, the
-/// longest window that fits. Empty when nothing fits.
+/// longest window that fits, together with the others where that makes it more than twice as long. Empty when
+/// nothing fits.
 std::vector<std::string> nearest_change(Deck const& deck, DataFacts const& data, MemoryLimit const& limit);
 
 /// The smallest train.memory that the deck fits in, rounded up to three digits.

@@ -137,9 +137,13 @@ std::vector<std::string> nearest_change(Deck const& deck, DataFacts const& data,
   if (deck.train.outer_tapes) frugal.train.outer_tapes = OuterTapes::two_level;
   frugal.train.inner_rows = least_rows;
   frugal.train.outer_chunk = least_rows;
-  for (Deck const& from : {deck, single, frugal})
-    if (auto const found = search.of_length(from)) return overrides(deck, *found);
-  return {};
+  // Few changes are better than many, unless the window would become much shorter.
+  std::optional<Deck> best;
+  for (Deck const& from : {deck, single, frugal}) {
+    auto const found = search.of_length(from);
+    if (found && (!best || found->input_seq_len > 2 * best->input_seq_len)) best = found;
+  }
+  return best ? overrides(deck, *best) : std::vector<std::string>();
 }
 
 double smallest_memory(Deck const& deck, DataFacts const& data, MemoryLimit const& limit) {
