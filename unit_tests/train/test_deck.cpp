@@ -5,6 +5,7 @@
 #include <sstream>
 
 #include "deck_support.hpp"
+#include "train/run_folder.hpp"
 #include "train/scalars.hpp"
 
 namespace strata::train {
@@ -171,6 +172,18 @@ TEST(Deck, PolicyOfTheOutermostStagesTapes) {
   std::string const text = parse_deck(minimal, "d", {"train.outer_recompute=true"}).text();
   EXPECT_NE(text.find("outer_tapes: rebuild"), std::string::npos);
   EXPECT_EQ(text.find("outer_recompute"), std::string::npos);
+}
+
+TEST(Deck, MemoryKeysMayChangeWhenARunGoesOn) {
+  std::string const stored = parse_deck(minimal, "d").text();
+  std::string const wanted =
+      parse_deck(minimal, "d", {"train.outer_tapes=two_level", "train.border_interval=3", "train.memory=8G"})
+          .text();
+  EXPECT_EQ(conflicting_key(stored, wanted), std::nullopt);
+  // As written by versions that had outer_recompute instead.
+  std::string const old = replaced(stored, "outer_tapes: auto", "outer_recompute: false");
+  EXPECT_EQ(conflicting_key(old, wanted), std::nullopt);
+  EXPECT_NE(conflicting_key(stored, parse_deck(minimal, "d", {"train.seed=2"}).text()), std::nullopt);
 }
 
 TEST(Deck, Booleans) {
