@@ -89,7 +89,7 @@ class TapePieces {
   static constexpr Index aligned(Index elements) { return (elements + 15) / 16 * 16; }
 
   Mat<T> take(Index rows, Index columns) {
-    Mat<T> const piece(base_ == nullptr ? nullptr : base_ + used_, rows, columns);
+    Mat<T> piece(base_ == nullptr ? nullptr : base_ + used_, rows, columns);
     used_ += aligned(rows * columns);
     return piece;
   }

@@ -82,7 +82,7 @@ class Search {
         changed.train.outer_tapes = policy;
         MemoryPlan const plan = make_plan(changed, data_, limit_);
         for (int times = 1;; ++times) {
-          auto const candidate = halved(changed, plan, times);
+          auto candidate = halved(changed, plan, times);
           if (!candidate) break;
           if (fits(*candidate)) return candidate;
         }
