@@ -35,6 +35,32 @@ KOKKOS_INLINE_FUNCTION void fill_tile_scales(Dropout const& dropout, Index row, 
   }
 }
 
+/// y = keep * x, added to y if asked for.
+template <class T>
+struct Dropped {
+  Dropout dropout;
+  ConstMat<T> x;
+  Mat<T> y;
+  bool adds;
+
+  KOKKOS_INLINE_FUNCTION void operator()(Tile const& tile) const {
+    T scales[tile_columns];
+    for (int i = 0; i < tile.width; ++i) scales[i] = T(1);
+    for (Index row = tile.row_begin; row < tile.row_end; ++row) {
+      T const* const in = &x(row, tile.column);
+      T* const out = &y(row, tile.column);
+      if (dropout.active()) fill_tile_scales(dropout, row, tile, scales);
+      if (adds) {
+        STRATA_INDEPENDENT
+        for (int i = 0; i < tile.width; ++i) out[i] += scales[i] * in[i];
+      } else {
+        STRATA_INDEPENDENT
+        for (int i = 0; i < tile.width; ++i) out[i] = scales[i] * in[i];
+      }
+    }
+  }
+};
+
 }  // namespace
 
 template <class T>
@@ -169,45 +195,13 @@ Index gated_rms_norm_workspace(Index rows, Index width) { return rows + partial_
 template <class T>
 void add_dropped(ExecSpace const& space, Dropout const& dropout, ConstMat<T> x, Mat<T> y) {
   require_like<T>("x", y, x);
-  Dropout const keep = dropout;
-  for_tiles(
-      space, "strata::gate::add_dropped", y.extent(0), y.extent(1), KOKKOS_LAMBDA(Tile const& tile) {
-        T scales[tile_columns];
-        for (Index row = tile.row_begin; row < tile.row_end; ++row) {
-          T const* const in = &x(row, tile.column);
-          T* const out = &y(row, tile.column);
-          if (!keep.active()) {
-            STRATA_INDEPENDENT
-            for (int i = 0; i < tile.width; ++i) out[i] += in[i];
-            continue;
-          }
-          fill_tile_scales(keep, row, tile, scales);
-          STRATA_INDEPENDENT
-          for (int i = 0; i < tile.width; ++i) out[i] += scales[i] * in[i];
-        }
-      });
+  for_tiles(space, "strata::gate::add_dropped", y.extent(0), y.extent(1), Dropped<T>{dropout, x, y, true});
 }
 
 template <class T>
 void drop(ExecSpace const& space, Dropout const& dropout, ConstMat<T> x, Mat<T> y) {
   require_like<T>("x", y, x);
-  Dropout const keep = dropout;
-  for_tiles(
-      space, "strata::gate::drop", y.extent(0), y.extent(1), KOKKOS_LAMBDA(Tile const& tile) {
-        T scales[tile_columns];
-        for (Index row = tile.row_begin; row < tile.row_end; ++row) {
-          T const* const in = &x(row, tile.column);
-          T* const out = &y(row, tile.column);
-          if (!keep.active()) {
-            STRATA_INDEPENDENT
-            for (int i = 0; i < tile.width; ++i) out[i] = in[i];
-            continue;
-          }
-          fill_tile_scales(keep, row, tile, scales);
-          STRATA_INDEPENDENT
-          for (int i = 0; i < tile.width; ++i) out[i] = scales[i] * in[i];
-        }
-      });
+  for_tiles(space, "strata::gate::drop", y.extent(0), y.extent(1), Dropped<T>{dropout, x, y, false});
 }
 
 template <class T>

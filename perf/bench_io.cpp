@@ -23,7 +23,9 @@ constexpr Index window_length = 8192;
 class Folder {
  public:
   Folder() {
-    std::string name = (std::filesystem::temp_directory_path() / "strata-perf-XXXXXX").string();
+    // mkdtemp replaces six X.
+    std::string name =
+        (std::filesystem::temp_directory_path() / "strata-perf-").string() + std::string(6, 'X');
     if (mkdtemp(name.data()) == nullptr)
       throw std::system_error(errno, std::generic_category(), "cannot create " + name);
     path_ = name;

@@ -18,7 +18,9 @@ namespace strata::test {
 class TempFolder {
  public:
   TempFolder() {
-    std::string pattern = (std::filesystem::temp_directory_path() / "strata-test-XXXXXX").string();
+    // mkdtemp replaces six X.
+    std::string pattern =
+        (std::filesystem::temp_directory_path() / "strata-test-").string() + std::string(6, 'X');
     if (mkdtemp(pattern.data()) == nullptr) throw std::runtime_error("cannot make a temporary folder");
     path_ = pattern;
   }
