@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "kernels/common/check.hpp"
+#include "kernels/linear_rows.hpp"
 
 namespace strata::kernels {
 namespace {
@@ -68,68 +69,6 @@ void fill_rows(ExecSpace const& space, ConstVec<T> bias, Mat<T> y) {
                        FillRows<T>{y, bias, width});
 }
 
-/// Rows up to which a host computes x W^T by itself: gemm packs all of W for them, which takes longer than
-/// the product.
-constexpr Index few_rows = 6;
-
-/// Four outputs of each of a few rows: the four rows of W stay in the first-level cache while x's rows pass
-/// over them.
-template <class T>
-struct FewRows {
-  static constexpr Index tile = 4;
-  ConstMat<T> x, weight;
-  ConstVec<T> bias;
-  Mat<T> y;
-  bool accumulate;
-
-  void operator()(Index block) const {
-    Index const inputs = Index(x.extent(1));
-    Index const outputs = Index(y.extent(1));
-    Index const first = block * tile;
-    Index const last = outputs - 1;
-    auto const row_of = [&](Index n) {
-      return &weight(n < last ? n : last, 0);
-    };  // past the end: the last again
-    T const* const w0 = row_of(first);
-    T const* const w1 = row_of(first + 1);
-    T const* const w2 = row_of(first + 2);
-    T const* const w3 = row_of(first + 3);
-    for (Index m = 0; m < Index(x.extent(0)); ++m) {
-      T const* const in = &x(m, 0);
-      T s0 = 0, s1 = 0, s2 = 0, s3 = 0;
-#pragma omp simd reduction(+ : s0, s1, s2, s3)
-      for (Index k = 0; k < inputs; ++k) {
-        s0 += in[k] * w0[k];
-        s1 += in[k] * w1[k];
-        s2 += in[k] * w2[k];
-        s3 += in[k] * w3[k];
-      }
-      T const sums[tile] = {s0, s1, s2, s3};
-      for (Index n = first; n < outputs && n < first + tile; ++n) {
-        T const base = accumulate ? y(m, n) : (bias.data() ? bias(n) : T(0));
-        y(m, n) = base + sums[n - first];
-      }
-    }
-  }
-};
-
-/// Below this many multiply-adds waking the other threads takes longer than the product.
-[[maybe_unused]] constexpr Index serial_products = 65536;
-
-template <class T>
-void few_rows_forward(ExecSpace const& space, ConstMat<T> x, ConstMat<T> weight, ConstVec<T> bias, Mat<T> y,
-                      bool accumulate) {
-  FewRows<T> const functor{x, weight, bias, y, accumulate};
-  Index const blocks = (Index(y.extent(1)) + FewRows<T>::tile - 1) / FewRows<T>::tile;
-  if (Index(x.extent(0) * weight.extent(0) * weight.extent(1)) <= serial_products) {
-    for (Index block = 0; block < blocks; ++block) functor(block);
-  } else {
-    Kokkos::parallel_for("strata::linear::few_rows",
-                         Kokkos::RangePolicy<ExecSpace, Kokkos::Schedule<Kokkos::Static>>(space, 0, blocks),
-                         functor);
-  }
-}
-
 /// One element of c = beta c + op(a) op(b) per team, its sum along the contracted index in the team's fixed
 /// tree.
 template <class T>
@@ -175,8 +114,8 @@ void forward(ExecSpace const& space, ConstMat<T> x, ConstMat<T> weight, ConstVec
   if (y.extent(0) == 0 || y.extent(1) == 0) return;
   bool const nothing_to_add = x.extent(1) == 0;
   if constexpr (!on_device) {
-    if (Index(y.extent(0)) <= few_rows && !nothing_to_add) {
-      few_rows_forward<T>(space, x, weight, bias, y, accumulate);
+    if (Index(y.extent(0)) <= independent_rows && !nothing_to_add) {
+      linear::multiply_few_rows<T>(space, x, weight, bias, y, accumulate);
       return;
     }
   }

@@ -7,6 +7,11 @@
 
 namespace strata::kernels {
 
+/// On a host, the forward products of up to so many rows treat every row by itself: row m of y has the same
+/// bits whatever M is, whatever the other rows hold and whatever the number of threads. With more rows, and
+/// on a device, the order of the sums is the library's choice and may change with M.
+inline constexpr Index independent_rows = 64;
+
 /// y = x W^T, plus bias (N) if that is not empty.
 template <class T>
 void linear_forward(ExecSpace const& space, ConstMat<T> x, ConstMat<T> weight, ConstVec<T> bias, Mat<T> y);

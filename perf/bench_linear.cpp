@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The three matrix products of a linear layer from `width` to 3 * width features, the query-key-value
-// projection of a block.
+// projection of a block, and products with few rows, as generation has them: weights within a cache, and
+// weights that come from memory every time.
 
 #include "kernels/linear.hpp"
 #include "perf/perf.hpp"
@@ -49,9 +50,27 @@ void add_products() {
   }
 }
 
+template <class T>
+void add_few_rows() {
+  struct {
+    char const* group;
+    Index inputs, outputs;
+  } const weights[] = {{"small", 1024, 1024}, {"long", 8192, 4096}};
+  for (auto const& [group, inputs, outputs] : weights) {
+    for (Index const rows : {1, 2, 4, 8, 16, 32, 64, 65}) {
+      std::string const text =
+          std::to_string(rows) + "x" + std::to_string(inputs) + "to" + std::to_string(outputs);
+      add("linear_few_rows", type_name<T>(), group, text,
+          [=, k = inputs, n = outputs](auto& s) { run<T>(s, rows, k, n, Product::forward); });
+    }
+  }
+}
+
 Registration const registration([] {
   add_products<float>();
   add_products<double>();
+  add_few_rows<float>();
+  add_few_rows<double>();
 });
 
 }  // namespace

@@ -5,6 +5,10 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <limits>
+#include <vector>
+
 #include "unit_tests/support/gradient_check.hpp"
 #include "unit_tests/support/near.hpp"
 #include "unit_tests/support/owned.hpp"
@@ -20,10 +24,10 @@ using kernels::ExecSpace;
 struct Shape {
   std::size_t m, k, n;
 };
-constexpr Shape shapes[] = {{0, 5, 3},     {4, 0, 3},     {3, 5, 0},      {1, 1, 1},
-                            {1, 17, 13},   {2, 64, 32},   {5, 7, 11},     {6, 31, 5},
-                            {7, 31, 5},    {13, 1, 9},    {9, 13, 1},     {1, 257, 129},
-                            {3, 515, 260}, {37, 101, 53}, {129, 64, 257}, {300, 320, 310}};
+constexpr Shape shapes[] = {{0, 5, 3},    {4, 0, 3},      {3, 5, 0},      {1, 1, 1},     {1, 17, 13},
+                            {2, 64, 32},  {5, 7, 11},     {6, 31, 5},     {7, 31, 5},    {13, 1, 9},
+                            {9, 13, 1},   {1, 257, 129},  {3, 515, 260},  {37, 101, 53}, {64, 530, 35},
+                            {65, 33, 19}, {129, 64, 257}, {300, 320, 310}};
 
 template <class T>
 class Linear : public testing::Test {};
@@ -169,6 +173,78 @@ TYPED_TEST(Linear, RepeatsBitForBit) {
     };
     auto const first = run();
     for (int i = 0; i < 3; ++i) EXPECT_TRUE(same(run(), first));
+  }
+}
+
+std::vector<double> some_rows(std::vector<double> const& values, std::size_t width, std::size_t first,
+                              std::size_t count) {
+  auto const begin = values.begin() + std::ptrdiff_t(first * width);
+  return std::vector<double>(begin, begin + std::ptrdiff_t(count * width));
+}
+
+/// Inputs and outputs: less than a register, whole and broken registers, tiles and blocks, several pieces of
+/// the weights, products that wake other threads and products that do not.
+constexpr Shape row_shapes[] = {{64, 1, 1},     {64, 3, 5},     {64, 8, 4},    {64, 16, 16},
+                                {64, 257, 131}, {64, 1024, 24}, {64, 1537, 9}, {64, 530, 67}};
+
+// Elements computed one by one, by products of one row and one output, which run on the calling thread: the
+// order of the sums in larger products must not show, nor must their spreading over threads.
+TYPED_TEST(Linear, FewRowsAddInTheOrderOfSingleElements) {
+  using T = TypeParam;
+  if (kernels::on_device) return;  // a promise of hosts
+  for (Shape const s : row_shapes) {
+    SCOPED_TRACE(testing::Message() << s.m << " x " << s.k << " -> " << s.n);
+    Problem<T> const p(s, Storage::strided);
+    auto const x = p.mat(s.m, s.k, p.x), weight = p.mat(s.n, s.k, p.weight), y = p.nan(s.m, s.n),
+               added = p.mat(s.m, s.n, p.y0);
+    OwnedVec<T> const bias(Index(s.n), p.bias);
+    kernels::linear_forward<T>(ExecSpace(), x.span(), weight.span(), bias.const_span(), y.span());
+    kernels::linear_forward_accumulate<T>(ExecSpace(), x.span(), weight.span(), added.span());
+    OwnedMat<T> const single(Index(s.m), Index(s.n)), single_added = p.mat(s.m, s.n, p.y0);
+    for (Index m = 0; m<Index(s.m); m += s.k> 1000 ? 9 : 1) {
+      for (Index n = 0; n < Index(s.n); ++n) {
+        auto const one = [&](kernels::Mat<T> const& matrix, Index row, Index column, Index width) {
+          return kernels::columns<T>(kernels::rows<T>(matrix, row, row + 1), column, column + width);
+        };
+        auto const row = one(x.span(), m, 0, Index(s.k)), output = one(weight.span(), n, 0, Index(s.k));
+        kernels::linear_forward<T>(ExecSpace(), row, output,
+                                   kernels::Vec<T const>(bias.const_span().data() + n, 1),
+                                   one(single.span(), m, n, 1));
+        kernels::linear_forward_accumulate<T>(ExecSpace(), row, output, one(single_added.span(), m, n, 1));
+      }
+      EXPECT_TRUE(same(some_rows(y.values(), s.n, std::size_t(m), 1),
+                       some_rows(single.values(), s.n, std::size_t(m), 1)));
+      EXPECT_TRUE(same(some_rows(added.values(), s.n, std::size_t(m), 1),
+                       some_rows(single_added.values(), s.n, std::size_t(m), 1)));
+    }
+    EXPECT_TRUE(y.guards_intact());
+  }
+}
+
+TYPED_TEST(Linear, FewRowsDoNotTouchEachOther) {
+  using T = TypeParam;
+  if (kernels::on_device) return;  // a promise of hosts
+  for (Shape const s : row_shapes) {
+    Problem<T> const p(s);
+    auto const weight = p.mat(s.n, s.k, p.weight);
+    OwnedVec<T> const bias(Index(s.n), p.bias);
+    auto const run = [&](std::vector<double> const& x, std::size_t m) {
+      OwnedMat<T> const in(Index(m), Index(s.k), x), y(Index(m), Index(s.n));
+      kernels::linear_forward<T>(ExecSpace(), in.span(), weight.span(), bias.const_span(), y.span());
+      return y.values();
+    };
+    std::vector<double> alone;
+    for (std::size_t m = 0; m < s.m; ++m) {
+      auto const row = run(some_rows(p.x, s.k, m, 1), 1);
+      alone.insert(alone.end(), row.begin(), row.end());
+    }
+    for (std::size_t m = 1; m <= std::size_t(kernels::independent_rows); ++m) {
+      SCOPED_TRACE(testing::Message() << m << " x " << s.k << " -> " << s.n);
+      EXPECT_TRUE(same(run(some_rows(p.x, s.k, 0, m), m), some_rows(alone, s.n, 0, m)));
+    }
+    auto x = p.x;  // what the other rows hold is nobody's business
+    std::fill(x.begin(), x.begin() + std::ptrdiff_t(s.k), std::numeric_limits<double>::quiet_NaN());
+    EXPECT_TRUE(same(some_rows(run(x, s.m), s.n, 1, s.m - 1), some_rows(alone, s.n, 1, s.m - 1)));
   }
 }
 
