@@ -21,9 +21,16 @@ struct AttentionShape {
 };
 
 /// q, o (rows, H*d), head h in columns [h*d, (h+1)*d); log_sum (rows, H) out.
+/// Sequence k finds its keys and values at row queries.slot(k) * capacity. With queries.starts (one query per
+/// sequence, no dropout) it has seen queries.start(k, start) positions of its own before this one, and
+/// `start` is only an upper bound of them: a sequence's results do not depend on it, nor on the other
+/// sequences. workspace, for one query per sequence: attention_forward_workspace elements, or empty. With it
+/// the keys of a sequence are spread over threads, without it only the heads. The two round differently from
+/// 256 keys on; either gives the same bits on any number of threads.
 template <class T>
 void attention_forward(ExecSpace const& space, AttentionShape shape, ConstMat<T> q, KeyValues<T> key_values,
-                       Dropout const& dropout, Mat<T> o, Mat<T> log_sum);
+                       Dropout const& dropout, Mat<T> o, Mat<T> log_sum, Vec<T> workspace = {});
+Index attention_forward_workspace(AttentionShape shape);
 
 /// dq (rows, H*d) = ; dkey_values += (rows of earlier spans and of this one). Columns and capacity as
 /// key_values. workspace: rows * H elements (row sums of dout * o).

@@ -126,7 +126,8 @@ void require_arguments(AttentionShape const& shape, ConstMat<T> q, KeyValues<T> 
   STRATA_REQUIRE(
       shape.start >= 0 && shape.start + shape.queries.length <= key_values.capacity,
       "positions up to " << shape.start + shape.queries.length << ", capacity " << key_values.capacity);
-  STRATA_REQUIRE(static_cast<Index>(key_values.data.extent(0)) >= shape.queries.count * key_values.capacity &&
+  Index const lanes = shape.queries.slots == nullptr ? shape.queries.count : 1;
+  STRATA_REQUIRE(static_cast<Index>(key_values.data.extent(0)) >= lanes * key_values.capacity &&
                      static_cast<Index>(key_values.data.extent(1)) == 2 * width,
                  "keys and values " << key_values.data.extent(0) << " x " << key_values.data.extent(1));
 }

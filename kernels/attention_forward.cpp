@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "kernels/attention_blocks.hpp"
+#include "kernels/attention_one_query.hpp"
 #include "kernels/common/check.hpp"
 #include "kernels/common/math.hpp"
 
@@ -39,7 +40,8 @@ struct Forward {
     int const queries = remaining < blocks.queries ? static_cast<int>(remaining) : blocks.queries;
     int const d = static_cast<int>(shape.head_dim), lanes = blocks.query_lanes, width = blocks.feature_lanes;
     Index const step = key_values.data.stride(0);
-    T const* const keys = key_values.data.data() + sequence * key_values.capacity * step + head * d;
+    T const* const keys =
+        key_values.data.data() + shape.queries.slot(sequence) * key_values.capacity * step + head * d;
     T const* const values = keys + shape.heads * d;
 
     Scratch<T> scratch(team, blocks.elements);
@@ -143,12 +145,19 @@ struct Forward {
 
 template <class T>
 void attention_forward(ExecSpace const& space, AttentionShape shape, ConstMat<T> q, KeyValues<T> key_values,
-                       Dropout const& dropout, Mat<T> o, Mat<T> log_sum) {
+                       Dropout const& dropout, Mat<T> o, Mat<T> log_sum, Vec<T> workspace) {
   attention::require_arguments<T>(shape, q, key_values);
   STRATA_REQUIRE(o.extent(0) == q.extent(0) && o.extent(1) == q.extent(1), "outputs " << o.extent(0));
   STRATA_REQUIRE(log_sum.extent(0) == q.extent(0) && static_cast<Index>(log_sum.extent(1)) == shape.heads,
                  "log sums " << log_sum.extent(0) << " x " << log_sum.extent(1));
+  STRATA_REQUIRE(
+      shape.queries.starts == nullptr || (shape.queries.length == 1 && !dropout.active()),
+      "own starts for " << shape.queries.length << " queries per sequence, dropout " << dropout.active());
   if (shape.queries.rows() == 0) return;
+  if (shape.queries.length == 1 && !dropout.active()) {
+    attention::one_query_forward<T>(space, shape, q, key_values, o, log_sum, workspace);
+    return;
+  }
   using Kernel = attention::Forward<T>;
   auto const blocks = attention::choose_blocks<T>(
       shape, [&](attention::Blocks const& candidate) { return Kernel::scratch(shape, candidate); });
@@ -176,7 +185,7 @@ Cost attention_forward_cost(AttentionShape shape) {
 
 #define STRATA_ATTENTION(T)                                                                       \
   template void attention_forward<T>(ExecSpace const&, AttentionShape, ConstMat<T>, KeyValues<T>, \
-                                     Dropout const&, Mat<T>, Mat<T>);                             \
+                                     Dropout const&, Mat<T>, Mat<T>, Vec<T>);                     \
   template Cost attention_forward_cost<T>(AttentionShape);
 STRATA_INSTANTIATE(STRATA_ATTENTION)
 

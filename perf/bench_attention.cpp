@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Causal attention of many short sequences and of one long one.
+// Causal attention of many short sequences and of one long one, and of one query with a long past.
 
 #include "kernels/attention.hpp"
 #include "perf/perf.hpp"
@@ -63,6 +63,35 @@ void backward(benchmark::State& state, Case const& c) {
   });
 }
 
+struct Past {
+  char const* group;
+  Index sequences, keys;
+};
+
+constexpr Past pasts[] = {
+    {"smoke", 2, 70}, {"small", 1, 1024}, {"small", 32, 1024}, {"local", 1, 65536}, {"long", 1, 1 << 20}};
+
+template <class T>
+void one_query(benchmark::State& state, Past const& past) {
+  kernels::AttentionShape const shape{{past.sequences, 1}, past.keys - 1, 8, 64, true};
+  Index const width = shape.heads * shape.head_dim;
+  auto const q = random_matrix<T>(past.sequences, width), o = random_matrix<T>(past.sequences, width),
+             log_sum = random_matrix<T>(past.sequences, shape.heads),
+             key_values = random_matrix<T>(past.sequences * past.keys, 2 * width);
+  auto const workspace = random_vector<T>(kernels::attention_forward_workspace(shape));
+  measure(state, kernels::attention_forward_cost<T>(shape), gemm_limit<T>(), [=](ExecSpace const& space) {
+    kernels::attention_forward<T>(space, shape, q, {key_values, past.keys}, {}, o, log_sum, workspace);
+  });
+}
+
+template <class T>
+void add_one_query() {
+  for (Past const& past : pasts) {
+    std::string const shape = std::to_string(past.sequences) + "x" + std::to_string(past.keys) + "_heads8x64";
+    add("attention_one_query", type_name<T>(), past.group, shape, [past](auto& s) { one_query<T>(s, past); });
+  }
+}
+
 template <class T>
 void add_attention() {
   for (Case const& c : cases) {
@@ -78,6 +107,8 @@ void add_attention() {
 Registration const registration([] {
   add_attention<float>();
   add_attention<double>();
+  add_one_query<float>();
+  add_one_query<double>();
 });
 
 }  // namespace
