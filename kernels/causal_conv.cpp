@@ -14,6 +14,7 @@ constexpr bool has_own_loops(Index inputs) { return inputs >= 2 && inputs <= 4; 
 /// What forward and backward read.
 template <class T>
 struct Operands {
+  Sequences shape;
   Index length, channels, inputs;
   T const* x;
   Index x_stride;
@@ -27,7 +28,7 @@ struct Operands {
   KOKKOS_INLINE_FUNCTION T const* input(Index sequence, Index t, Index column) const {
     if (t >= 0) return x + (sequence * length + t) * x_stride + column;
     if (previous == nullptr) return nullptr;
-    return previous + sequence * previous_stride + (inputs - 1 + t) * channels + column;
+    return previous + shape.slot(sequence) * previous_stride + (inputs - 1 + t) * channels + column;
   }
   /// Row t before the SiLU for any W: sums[i], i in [0, width).
   KOKKOS_INLINE_FUNCTION void weighted_sums(Index sequence, Index t, Index column, int width, T* sums) const {
@@ -296,7 +297,7 @@ struct MoveBorder {
     for (Index sequence = tile.row_begin; sequence < tile.row_end; ++sequence)
       for (Index e = 0; e < in.inputs - 1; ++e) {
         T const* const from = in.input(sequence, in.length - in.inputs + 1 + e, tile.column);
-        T* const to = next + sequence * next_stride + e * in.channels + tile.column;
+        T* const to = next + in.shape.slot(sequence) * next_stride + e * in.channels + tile.column;
         if (from == nullptr) {
           for (int i = 0; i < tile.width; ++i) to[i] = T(0);
         } else {
@@ -319,14 +320,20 @@ void require_matrix(char const* name, Index rows, Index columns, ConstMat<T> m) 
                       << columns << ")");
 }
 
+/// Rows that a border has to have: a lane for every sequence.
+template <class M>
+Index lanes_of(Sequences shape, M const& border) {
+  return shape.fits(border.extent(0)) ? Index(border.extent(0)) : shape.count;
+}
+
 template <class T>
 Operands<T> operands(Sequences shape, Index inputs, ConstMat<T> x, ConstMat<T> previous) {
   Index const channels = x.extent(1);
   require_matrix<T>("x", shape.rows(), channels, x);
   if (previous.data() != nullptr)
-    require_matrix<T>("previous", shape.count, (inputs - 1) * channels, previous);
-  return {shape.length,         channels, inputs, x.data(), row_stride(x), previous.data(),
-          row_stride(previous), nullptr,  0,      nullptr};
+    require_matrix<T>("previous", lanes_of(shape, previous), (inputs - 1) * channels, previous);
+  return {shape,           shape.length,         channels, inputs, x.data(), row_stride(x),
+          previous.data(), row_stride(previous), nullptr,  0,      nullptr};
 }
 
 template <class T>
@@ -367,7 +374,7 @@ template <class T>
 void causal_conv_border(ExecSpace const& space, Sequences shape, ConstMat<T> x, ConstMat<T> previous,
                         Mat<T> next) {
   Index const channels = x.extent(1), border = channels == 0 ? 0 : Index(next.extent(1)) / channels;
-  require_matrix<T>("next", shape.count, border * channels, next);
+  require_matrix<T>("next", lanes_of(shape, next), border * channels, next);
   for_tiles(space, "strata::causal_conv::causal_conv_border", shape.count, channels,
             MoveBorder<T>{operands<T>(shape, border + 1, x, previous), next.data(), row_stride(next)});
 }

@@ -4,18 +4,18 @@
 // arXiv 2312.00752, section 3.4). Per channel c, with W inputs:
 //   y[t, c] = silu(bias[c] + sum over w of weight[c, w] x[t - W + 1 + w, c])
 // Inputs before a sequence's first row come from `previous`; they are zero where that is empty. A border is
-// the W - 1 inputs around a cut, oldest first: (count, (W - 1) * C), element w * C + c.
+// the W - 1 inputs around a cut, oldest first: (lanes, (W - 1) * C), element w * C + c.
 
 #include "kernels/common/types.hpp"
 
 namespace strata::kernels {
 
-/// x, y (shape.rows(), C); previous (count, (W - 1) * C) or empty; weight (C, W); bias (C).
+/// x, y (shape.rows(), C); previous (lanes, (W - 1) * C) or empty; weight (C, W); bias (C).
 template <class T>
 void causal_conv_silu_forward(ExecSpace const& space, Sequences shape, ConstMat<T> x, ConstMat<T> previous,
                               ConstMat<T> weight, ConstVec<T> bias, Mat<T> y);
 
-/// The last W - 1 inputs of each sequence, for the span that follows: next (count, (W - 1) * C). previous may
+/// The last W - 1 inputs of each sequence, for the span that follows: next (lanes, (W - 1) * C). previous may
 /// be empty, and may be `next` itself.
 template <class T>
 void causal_conv_border(ExecSpace const& space, Sequences shape, ConstMat<T> x, ConstMat<T> previous,

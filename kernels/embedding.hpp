@@ -32,12 +32,17 @@ struct Tokens {
 /// The rows of one stage that a call works on: `sequences` whole or partial sequences, positions
 /// [first_position, first_position + length) of each. Position 0 of a sequence is its start vector; position
 /// t > 0 reads sub-patch t - 1. Sequence k covers `patches` sub-patches of `patch_bytes` bytes each.
+/// With shape.starts the first position of sequence k is starts[k], and first_position says only whether
+/// these are start vectors (0), all of them, or not.
 struct StageRows {
   Index first_sequence = 0;
   Sequences shape;
   Index first_position = 0;
   Index patches = 1;
   Index patch_bytes = 1;
+  /// (count) on the device: the byte of the batch at which sequence k begins, where sequences do not lie side
+  /// by side; null otherwise.
+  Index const* origins = nullptr;
 
   /// 1 when row 0 of each sequence is a start vector and so embeds nothing.
   KOKKOS_INLINE_FUNCTION Index starts() const { return first_position == 0 ? 1 : 0; }
@@ -49,8 +54,18 @@ struct StageRows {
   /// First byte (of the padded batch) of the sub-patch that embedded row e reads.
   KOKKOS_INLINE_FUNCTION Index first_byte(Index e) const {
     Index const sequence = e / embedded_length();
-    Index const position = first_position + starts() + (e - sequence * embedded_length());
+    Index const position =
+        shape.start(sequence, first_position) + starts() + (e - sequence * embedded_length());
+    if (origins != nullptr) return origins[sequence] + (position - 1) * patch_bytes;
     return ((first_sequence + sequence) * patches + position - 1) * patch_bytes;
+  }
+  /// The same rows of sequences [first, first + n) only.
+  StageRows part(Index first, Index n) const {
+    StageRows some = *this;
+    some.first_sequence += first;
+    some.shape = shape.part(first, n);
+    if (origins != nullptr) some.origins += first;
+    return some;
   }
 };
 

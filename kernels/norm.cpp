@@ -13,11 +13,11 @@ constexpr double epsilon = 1e-5;     // RmsForm::epsilon and LayerNorm
 /// Where the shifted features of a row come from: the row before, `previous` for a sequence's first row, or
 /// nowhere (null).
 template <class T>
-KOKKOS_INLINE_FUNCTION T const* lender(Mat<T const> const& x, Mat<T const> const& previous, Index sequence,
+KOKKOS_INLINE_FUNCTION T const* lender(Mat<T const> const& x, Mat<T const> const& previous, Index slot,
                                        Index t, Index row, Index kept) {
   if (t > 0) return x.data() + (row - 1) * static_cast<Index>(x.stride(0)) + kept;
   return previous.data() == nullptr ? nullptr
-                                    : previous.data() + sequence * static_cast<Index>(previous.stride(0));
+                                    : previous.data() + slot * static_cast<Index>(previous.stride(0));
 }
 
 template <class T>
@@ -25,9 +25,9 @@ void require_shift_shapes(Sequences shape, Index shifted, Index width, ConstMat<
   STRATA_REQUIRE(
       Index(x.extent(0)) == shape.rows() && Index(x.extent(1)) == width && shifted >= 0 && shifted <= width,
       "x is (" << x.extent(0) << ", " << x.extent(1) << "), gain " << width << ", shifted " << shifted);
-  STRATA_REQUIRE(previous.data() == nullptr ||
-                     (Index(previous.extent(0)) == shape.count && Index(previous.extent(1)) == shifted),
-                 "previous is (" << previous.extent(0) << ", " << previous.extent(1) << ")");
+  STRATA_REQUIRE(
+      previous.data() == nullptr || (shape.fits(previous.extent(0)) && Index(previous.extent(1)) == shifted),
+      "previous is (" << previous.extent(0) << ", " << previous.extent(1) << ")");
 }
 
 }  // namespace
@@ -47,7 +47,8 @@ void shift_rms_norm_forward(ExecSpace const& space, Sequences shape, RmsForm for
       KOKKOS_LAMBDA(Lanes const& lanes, Index row) {
         Index const sequence = row / length, t = row - sequence * length;
         T const* const own = &x(row, 0);
-        T const* const before = shifted > 0 ? lender<T>(x, previous, sequence, t, row, kept) : nullptr;
+        T const* const before =
+            shifted > 0 ? lender<T>(x, previous, shape.slot(sequence), t, row, kept) : nullptr;
         T const* const k = gain.data();
         T* const out = &y(row, 0);
 
@@ -172,14 +173,14 @@ void last_rows(ExecSpace const& space, Sequences shape, ConstMat<T> x, Mat<T> bo
   Index const shifted = border.extent(1), kept = static_cast<Index>(x.extent(1)) - shifted,
               length = shape.length;
   STRATA_REQUIRE(
-      Index(x.extent(0)) == shape.rows() && Index(border.extent(0)) == shape.count && kept >= 0 && length > 0,
+      Index(x.extent(0)) == shape.rows() && shape.fits(border.extent(0)) && kept >= 0 && length > 0,
       "border is (" << border.extent(0) << ", " << shifted << ")");
   if (shifted == 0) return;
   for_rows(
       space, "strata::norm::last_rows", shape.count, shifted,
       KOKKOS_LAMBDA(Lanes const& lanes, Index sequence) {
         T const* const in = &x((sequence + 1) * length - 1, kept);
-        T* const out = &border(sequence, 0);
+        T* const out = &border(shape.slot(sequence), 0);
         lanes.loop(shifted, [&](Index j) { out[j] = in[j]; });
       });
 }

@@ -20,7 +20,7 @@ namespace strata::kernels {
 
 enum class RmsForm { clamped, epsilon };
 
-/// x, y (shape.rows(), D); previous (shape.count, shifted) or empty; inverse_norm (rows) out, needed by
+/// x, y (shape.rows(), D); previous (lanes, shifted) or empty; inverse_norm (rows) out, needed by
 /// backward. residual (rows, D) or empty: additionally receives x (+ residual_bias (D) if not empty), i.e.
 /// the residual stream that the sub-layer's last product is then added to. y and residual must not alias x.
 template <class T>
@@ -39,7 +39,7 @@ void shift_rms_norm_backward(ExecSpace const& space, Sequences shape, RmsForm fo
                              Vec<T> dgain, Vec<T> workspace);
 Index shift_rms_norm_workspace(Sequences shape, Index width);
 
-/// The shifted features of each sequence's last row, for the span that follows: border (count, shifted).
+/// The shifted features of each sequence's last row, for the span that follows: border (lanes, shifted).
 template <class T>
 void last_rows(ExecSpace const& space, Sequences shape, ConstMat<T> x, Mat<T> border);
 

@@ -48,13 +48,13 @@ Index require_shapes(Sequences shape, Index start, Index heads, ConstMat<T> tabl
                  "q has width " << width << ", qkv " << qkv.extent(1));
   STRATA_REQUIRE(
       start >= 0 && start + shape.length <= key_values.capacity &&
-          Index(key_values.data.extent(0)) >= shape.count * key_values.capacity &&
+          (shape.slots != nullptr || Index(key_values.data.extent(0)) >= shape.count * key_values.capacity) &&
           Index(key_values.data.extent(1)) == 2 * width,
       "positions " << start << " to " << start + shape.length << ", capacity " << key_values.capacity);
   if (table.data() != nullptr) {
     STRATA_REQUIRE(
-        Index(table.extent(0)) >= shape.length && Index(table.extent(1)) == width / heads &&
-            width / heads % 2 == 0,
+        Index(table.extent(0)) >= (shape.starts == nullptr ? shape.length : shape.count) &&
+            Index(table.extent(1)) == width / heads && width / heads % 2 == 0,
         "table (" << table.extent(0) << ", " << table.extent(1) << ") for heads of " << width / heads);
   }
   return width;
@@ -63,7 +63,7 @@ Index require_shapes(Sequences shape, Index start, Index heads, ConstMat<T> tabl
 }  // namespace
 
 template <class T>
-void rotary_table(ExecSpace const& space, Index first, Mat<T> cosine_sine) {
+void rotary_table(ExecSpace const& space, Index first, Mat<T> cosine_sine, Index const* positions) {
   Index const length = cosine_sine.extent(0), head_dim = cosine_sine.extent(1), pairs = head_dim / 2;
   STRATA_REQUIRE(head_dim % 2 == 0, "heads of " << head_dim);
   for_tiles(
@@ -75,7 +75,8 @@ void rotary_table(ExecSpace const& space, Index first, Mat<T> cosine_sine) {
         }
         for (Index row = tile.row_begin; row < tile.row_end; ++row) {
           for (int i = 0; i < tile.width; ++i) {
-            T const angle = static_cast<T>(first + row) * frequency[i];
+            Index const position = first + (positions == nullptr ? row : positions[row]);
+            T const angle = static_cast<T>(position) * frequency[i];
             cosine_sine(row, tile.column + i) = math::cos(angle);
             cosine_sine(row, pairs + tile.column + i) = math::sin(angle);
           }
@@ -87,6 +88,7 @@ template <class T>
 void split_rotate_forward(ExecSpace const& space, Sequences shape, Index start, Index heads,
                           ConstMat<T> cosine_sine, ConstMat<T> qkv, Mat<T> q, KeyValues<T> key_values) {
   Index const width = require_shapes<T>(shape, start, heads, cosine_sine, q, qkv, key_values);
+  STRATA_REQUIRE(shape.starts == nullptr || shape.length == 1, "different starts for " << shape.length);
   Mat<T> const stored = key_values.data;
   Index const capacity = key_values.capacity;
   bool const turning = cosine_sine.data() != nullptr;
@@ -96,9 +98,9 @@ void split_rotate_forward(ExecSpace const& space, Sequences shape, Index start, 
         Index const sequence = row / shape.length, position = row - sequence * shape.length;
         T const* const in = &qkv(row, 0);
         T* const query = &q(row, 0);
-        T* const key = &stored(sequence * capacity + start + position, 0);
+        T* const key = &stored(shape.slot(sequence) * capacity + shape.start(sequence, start) + position, 0);
         if (turning) {
-          T const* const table = &cosine_sine(position, 0);
+          T const* const table = &cosine_sine(shape.starts == nullptr ? position : sequence, 0);
           rotate(lanes, heads, width / heads, T(1), table, in, query);
           rotate(lanes, heads, width / heads, T(1), table, in + width, key);
         } else {
@@ -143,7 +145,7 @@ Cost split_rotate_cost(Sequences shape, Index heads, Index head_dim) {
 }
 
 #define STRATA_ROTARY(T)                                                                                     \
-  template void rotary_table<T>(ExecSpace const&, Index, Mat<T>);                                            \
+  template void rotary_table<T>(ExecSpace const&, Index, Mat<T>, Index const*);                              \
   template void split_rotate_forward<T>(ExecSpace const&, Sequences, Index, Index, ConstMat<T>, ConstMat<T>, \
                                         Mat<T>, KeyValues<T>);                                               \
   template void split_rotate_backward<T>(ExecSpace const&, Sequences, Index, Index, ConstMat<T>,             \

@@ -9,21 +9,22 @@
 namespace strata::kernels {
 
 /// cosine_sine (length, d): columns [0, d/2) = cos(p * f[c]), columns [d/2, d) = sin(p * f[c]) with p = first
-/// + row and f[c] = 10000^(-2c/d), the product taken in T as the reference implementations do.
+/// + row and f[c] = 10000^(-2c/d), the product taken in T as the reference implementations do. positions
+/// (length) or null: row r stands for position first + positions[r] instead.
 template <class T>
-void rotary_table(ExecSpace const& space, Index first, Mat<T> cosine_sine);
+void rotary_table(ExecSpace const& space, Index first, Mat<T> cosine_sine, Index const* positions = nullptr);
 
-/// Where a block's keys and values of all positions so far live: row sequence * capacity + position,
+/// Where a block's keys and values of all positions so far live: row lane * capacity + position,
 /// columns [0, H*d) keys (already rotated), [H*d, 2*H*d) values.
 template <class T>
 struct KeyValues {
-  Mat<T> data;         // (sequences * capacity, 2 * H * d)
-  Index capacity = 0;  // rows per sequence
+  Mat<T> data;         // (lanes * capacity, 2 * H * d)
+  Index capacity = 0;  // rows per lane
 };
 
 /// qkv (rows, 3*H*d) = [queries | keys | values] as the projection made them. Rotates queries and keys by the
 /// table (empty: no rotation), stores queries in q (rows, H*d) and keys and values at positions start ..
-/// start + length - 1.
+/// start + length - 1. Where shape.starts differ, the table has a row per sequence.
 template <class T>
 void split_rotate_forward(ExecSpace const& space, Sequences shape, Index start, Index heads,
                           ConstMat<T> cosine_sine, ConstMat<T> qkv, Mat<T> q, KeyValues<T> key_values);

@@ -40,7 +40,7 @@ struct SelectiveScanGradients {
   Vec<T> d;
 };
 
-/// y (rows, E). state (count, E * N), element c * N + n, or empty: goes from the state before the span (zero:
+/// y (rows, E). state (lanes, E * N), element c * N + n, or empty: goes from the state before the span (zero:
 /// the caller clears it) to the state behind it; without it the state starts at zero and is forgotten.
 template <class T>
 void selective_scan_forward(ExecSpace const& space, SelectiveScanShape const& shape,

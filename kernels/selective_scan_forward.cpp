@@ -11,6 +11,7 @@ Plan make_plan(SelectiveScanShape const& shape) {
   Plan plan;
   plan.count = shape.sequences.count;
   plan.length = shape.sequences.length;
+  plan.slots = shape.sequences.slots;
   plan.channels = shape.channels;
   plan.state = shape.state;
   plan.padded_state = static_cast<int>(blocks_of(shape.state, together)) * together;

@@ -48,6 +48,7 @@ struct Plan {
   Index padded_channels = 0;  ///< a multiple of channel_block
   Index channel_blocks = 0;
   int chunk = 1;                      ///< positions between two kept states
+  Index const* slots = nullptr;       ///< lanes of the states, Sequences::slots
   Index chunks = 0;                   ///< of a sequence
   Index group = 1, groups = 0;        ///< sequences that a task takes one after the other
   Index pass_chunks = 1, passes = 0;  ///< backward takes this many chunks of all sequences at a time
@@ -391,11 +392,11 @@ void require_inputs(SelectiveScanShape const& shape, SelectiveScanInputs<T> cons
                  "delta_bias is " << in.delta_bias.extent(0) << ", d " << in.d.extent(0));
 }
 
-/// Checks that states is empty or (count, channels * state).
+/// Checks that states is empty or (lanes, channels * state).
 template <class T>
 void require_states(SelectiveScanShape const& shape, ConstMat<T> states) {
   STRATA_REQUIRE(
-      states.data() == nullptr || (static_cast<Index>(states.extent(0)) == shape.sequences.count &&
+      states.data() == nullptr || (shape.sequences.fits(states.extent(0)) &&
                                    static_cast<Index>(states.extent(1)) == shape.channels * shape.state),
       "states are (" << states.extent(0) << ", " << states.extent(1) << ")");
 }

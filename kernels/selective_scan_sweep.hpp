@@ -60,7 +60,8 @@ struct Sweep {
 
   KOKKOS_INLINE_FUNCTION void sequence(Member const& team, Task<T> const& task, Work const& work,
                                        Index s) const {
-    T const* const before = initial.data() == nullptr ? nullptr : &initial(s, 0);
+    Index const lane_of_state = plan.slots == nullptr ? s : plan.slots[s];
+    T const* const before = initial.data() == nullptr ? nullptr : &initial(lane_of_state, 0);
     for (int k = 0; k < task.lane_blocks; ++k) {
       for_lanes<T>(team, [&](int const lane) {
         load_states<T>(plan, task.channels(plan, k, lane), before, lane, of_block(work.h, k));
@@ -78,7 +79,8 @@ struct Sweep {
       if (last.data() == nullptr) return;
       for (int k = 0; k < task.lane_blocks; ++k) {
         for_lanes<T>(team, [&](int const lane) {
-          store_states<T>(plan, task.channels(plan, k, lane), of_block(work.h, k), lane, &last(s, 0));
+          store_states<T>(plan, task.channels(plan, k, lane), of_block(work.h, k), lane,
+                          &last(lane_of_state, 0));
         });
       }
     }

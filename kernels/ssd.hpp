@@ -41,7 +41,7 @@ struct SsdGradients {
   Vec<T> dt_bias, a_log, d;
 };
 
-/// y (rows, E). state (count, heads * N * p), element (h * N + n) * p + c, or empty: goes from the state
+/// y (rows, E). state (lanes, heads * N * p), element (h * N + n) * p + c, or empty: goes from the state
 /// before the span (the caller clears it at a sequence's start) to the state behind it; without it the state
 /// starts at zero and is forgotten. A single position takes the recurrent step, at O(heads * N * p).
 template <class T>

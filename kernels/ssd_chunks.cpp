@@ -114,38 +114,40 @@ struct PassStates {
     Index const pair = on_device ? task / size : task;
     Index const begin = on_device ? task % size : 0, end = on_device ? begin + 1 : size;
     Index const sequence = pair / heads, h = pair % heads;
-    T* const slots =
+    T* const borders =
         (backward ? pieces.dborders : pieces.borders) + sequence * (chunks + 1) * heads * size + h * size;
     T const* const sums = pieces.decay_sum;
     int const lanes = lanes_of<T>(plan);
 
-    copy_in(slots + (backward ? chunks : 0) * heads * size, sequence, h, begin, end);
+    Index const lane = plan.shape.sequences.slot(sequence);
+
+    copy_in(borders + (backward ? chunks : 0) * heads * size, lane, h, begin, end);
     for (Index step = 0; step < chunks; ++step) {
       Index const c = backward ? chunks - 1 - step : step;
       if (backward ? c == 0 && !plan.leaves : !plan.state_behind(c)) continue;
       T const decay = math::exp(sums[((sequence * chunks + c) * heads + h) * lanes + plan.positions(c) - 1]);
-      T const* const from = slots + (backward ? c + 1 : c) * heads * size;
-      T* const to = slots + (backward ? c : c + 1) * heads * size;
+      T const* const from = borders + (backward ? c + 1 : c) * heads * size;
+      T* const to = borders + (backward ? c : c + 1) * heads * size;
       for (Index e = begin; e < end; ++e) to[e] += decay * from[e];
     }
     if (last.data() != nullptr)
-      copy_out(slots + (backward ? 0 : chunks) * heads * size, sequence, h, begin, end);
+      copy_out(borders + (backward ? 0 : chunks) * heads * size, lane, h, begin, end);
   }
 
-  KOKKOS_INLINE_FUNCTION void copy_in(T* to, Index sequence, Index h, Index begin, Index end) const {
+  KOKKOS_INLINE_FUNCTION void copy_in(T* to, Index lane, Index h, Index begin, Index end) const {
     Index const width = features_of<T>(plan), p = plan.shape.head_width;
     Index const offset = h * plan.shape.state * p;
     for (Index e = begin; e < end; ++e) {
       Index const n = e / width, c = e % width;
-      to[e] = c < p && first.data() != nullptr ? first(sequence, offset + n * p + c) : T(0);
+      to[e] = c < p && first.data() != nullptr ? first(lane, offset + n * p + c) : T(0);
     }
   }
-  KOKKOS_INLINE_FUNCTION void copy_out(T const* from, Index sequence, Index h, Index begin, Index end) const {
+  KOKKOS_INLINE_FUNCTION void copy_out(T const* from, Index lane, Index h, Index begin, Index end) const {
     Index const width = features_of<T>(plan), p = plan.shape.head_width;
     Index const offset = h * plan.shape.state * p;
     for (Index e = begin; e < end; ++e) {
       Index const n = e / width, c = e % width;
-      if (c < p) last(sequence, offset + n * p + c) = from[e];
+      if (c < p) last(lane, offset + n * p + c) = from[e];
     }
   }
 };
@@ -225,7 +227,8 @@ void require_shapes(SsdShape const& shape, SsdInputs<T> const& in, ConstMat<T> y
   STRATA_REQUIRE(
       in.dt_bias.extent(0) == heads && in.a_log.extent(0) == heads && in.d.extent(0) == heads,
       "dt_bias " << in.dt_bias.extent(0) << ", a_log " << in.a_log.extent(0) << ", d " << in.d.extent(0));
-  STRATA_REQUIRE(state.data() == nullptr || is(state, shape.sequences.count, shape.channels() * shape.state),
+  STRATA_REQUIRE(state.data() == nullptr || (shape.sequences.fits(state.extent(0)) &&
+                                             is(state, state.extent(0), shape.channels() * shape.state)),
                  "state (" << state.extent(0) << ", " << state.extent(1) << ")");
 }
 

@@ -96,7 +96,7 @@ struct Step {
     T const* const x = &in.x(sequence, h * p);
     T const* const b = &in.b(sequence, 0);
     T const* const c = &in.c(sequence, 0);
-    T* const s = &state(sequence, h * shape.state * p);
+    T* const s = &state(shape.sequences.slot(sequence), h * shape.state * p);
     T* const out = &y(sequence, h * p);
     for (Index f = begin; f < end; ++f) out[f] = in.d(h) * x[f];
     for (Index n = 0; n < shape.state; ++n) {

@@ -22,15 +22,16 @@ struct Forward {
     Index const width = Index(x.extent(1));
     Index const sequence = r / rows.shape.length;
     Index const offset = r - sequence * rows.shape.length;
-    Index const t = rows.first_position + offset;
+    Index const t = rows.shape.start(sequence, rows.first_position) + offset;
     T const* const own =
         t == 0 ? start.data() : &embedded(sequence * rows.embedded_length() + offset - rows.starts(), 0);
     T const* const position = t > 0 && positions.data() ? &positions(t - 1, 0) : nullptr;
-    T const* const parent =
-        t >= lag && context.data() ? &context(sequence * rows.patches + t - lag, 0) : nullptr;
+    T const* const parent = t >= lag && context.data()
+                                ? &context(rows.shape.slot(sequence) * rows.patches + t - lag, 0)
+                                : nullptr;
     T* const out = &x(r, 0);
     if (t > 0 && rotation.data()) {
-      T const* const cosine = &rotation(offset - rows.starts(), 0);
+      T const* const cosine = &rotation(rows.shape.starts == nullptr ? offset - rows.starts() : sequence, 0);
       T const* const sine = cosine + width / 2;
       lanes.loop(width / 2, [=](Index i) {
         T const a = own[2 * i], b = own[2 * i + 1];
@@ -177,14 +178,17 @@ void check(StageRows const& rows, Index lag, std::size_t x_rows, std::size_t wid
   STRATA_REQUIRE(embedded == 0 || (Index(embedded_rows) == embedded && embedded_width == width),
                  "embedded (" << embedded_rows << ", " << embedded_width << "), not (" << embedded << ", "
                               << width << ")");
+  STRATA_REQUIRE(!has_context || (rows.shape.fits(Index(context_rows) / rows.patches) &&
+                                  Index(context_rows) % rows.patches == 0 &&
+                                  (rows.shape.starts != nullptr || end <= rows.patches + lag)),
+                 "context of " << context_rows << " rows for positions up to " << end << " of "
+                               << rows.patches << " sub-patches");
   STRATA_REQUIRE(
-      !has_context || (Index(context_rows) == rows.shape.count * rows.patches && end <= rows.patches + lag),
-      "context of " << context_rows << " rows for positions up to " << end << " of " << rows.patches
-                    << " sub-patches");
-  STRATA_REQUIRE(!has_rotation || (rotation_width == width && width % 2 == 0 &&
-                                   Index(rotation_rows) >= rows.embedded_length()),
-                 "rotation (" << rotation_rows << ", " << rotation_width << ") for " << rows.embedded_length()
-                              << " sub-patches of width " << width);
+      !has_rotation || (rotation_width == width && width % 2 == 0 &&
+                        Index(rotation_rows) >=
+                            (rows.shape.starts == nullptr ? rows.embedded_length() : rows.shape.count)),
+      "rotation (" << rotation_rows << ", " << rotation_width << ") for " << rows.embedded_length()
+                   << " sub-patches of width " << width);
 }
 
 }  // namespace
@@ -199,9 +203,9 @@ void stage_input_forward(ExecSpace const& space, StageRows const& rows, ConstMat
   STRATA_REQUIRE(rows.first_position > 0 || start.extent(0) == x.extent(1),
                  "start (" << start.extent(0) << ")");
   STRATA_REQUIRE(!positions.data() || !rotation.data(), "positions are either learnt or rotations");
-  STRATA_REQUIRE(
-      !positions.data() || Index(positions.extent(0)) >= rows.first_position + rows.shape.length - 1,
-      positions.extent(0) << " positions");
+  STRATA_REQUIRE(!positions.data() || rows.shape.starts != nullptr ||
+                     Index(positions.extent(0)) >= rows.first_position + rows.shape.length - 1,
+                 positions.extent(0) << " positions");
   for_rows(space, "strata::stage_input::forward", rows.shape.rows(), Index(x.extent(1)),
            Forward<T>{rows, embedded, start, positions, rotation, context, lag, x});
 }

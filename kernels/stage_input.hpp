@@ -15,8 +15,8 @@ namespace strata::kernels {
 /// x (rows.shape.rows(), D); embedded (rows.embedded_rows(), D); start (D).
 /// positions (P, D): a learnt table, or empty; row j belongs to sub-patch j of a sequence. rotation
 /// (rows.embedded_length(), D): a rotary_table (cosines | sines) over the sub-patches that a sequence's rows
-/// read, from sub-patch rows.first_patch() on, or empty. context (shape.count * rows.patches, D) with slots 0
-/// .. patches-1 of each sequence, or empty (outermost stage).
+/// read, from sub-patch rows.first_patch() on, or empty; where shape.starts differ, a row per sequence.
+/// context (lanes * rows.patches, D) with slots 0 .. patches-1 of each lane, or empty (outermost stage).
 template <class T>
 void stage_input_forward(ExecSpace const& space, StageRows const& rows, ConstMat<T> embedded,
                          ConstVec<T> start, ConstMat<T> positions, ConstMat<T> rotation, ConstMat<T> context,

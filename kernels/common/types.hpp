@@ -57,11 +57,27 @@ Mat<T> reshape(Mat<T> const& m, Index rows, Index columns) {
   return Mat<T>(m.data(), rows, columns);
 }
 
-/// A batch of equally long sequences, row r = sequence * length + position.
+/// A batch of equally long sequences, row r = sequence * length + position. In generation they are some lanes
+/// of a carry, each with a past of its own, which only forward passes know: arrays (count) on the device,
+/// null otherwise.
 struct Sequences {
   Index count = 0;
   Index length = 0;
+  Index const* slots = nullptr;   ///< the carry's lane of each sequence; null: sequence k is lane k
+  Index const* starts = nullptr;  ///< positions each has seen, for spans of one position; null: all the same
+
   KOKKOS_INLINE_FUNCTION constexpr Index rows() const { return count * length; }
+  KOKKOS_INLINE_FUNCTION Index slot(Index k) const { return slots == nullptr ? k : slots[k]; }
+  KOKKOS_INLINE_FUNCTION Index start(Index k, Index common) const {
+    return starts == nullptr ? common : starts[k];
+  }
+  /// Whether a carry with so many lanes has one for every sequence.
+  bool fits(Index lanes) const { return slots == nullptr ? lanes == count : lanes > 0; }
+  /// Sequences [first, first + n).
+  Sequences part(Index first, Index n) const {
+    return {n, length, slots == nullptr ? nullptr : slots + first,
+            starts == nullptr ? nullptr : starts + first};
+  }
 };
 
 /// What one call of a kernel moves and computes: main-memory traffic in bytes if nothing stays in cache, and

@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
-// Reading and predicting one token at a time: every stage keeps its carry and moves on by one row when one of
-// its sub-patches is complete, so the cost of a token does not grow with what was read, but for the keys that
-// the outermost stage's attention looks at.
+// Predicting token by token. A generator has lanes, each with a sequence of its own; every stage keeps one
+// carry per lane and moves on by one row when one of the lane's sub-patches is complete, so the cost of a
+// token does not grow with what was read, but for the keys that the outermost stage's attention looks at.
+//
+// On a host a lane's logits have the same bits whatever the other lanes, their number and the number of
+// threads.
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "model/hierarchy.hpp"
@@ -15,50 +19,120 @@ namespace strata::generate {
 using kernels::Index;
 using kernels::Mat;
 
+/// What a lane has seen, on the host: enough to continue elsewhere (state_file.hpp).
+template <class T>
+struct LaneState {
+  struct Stage {
+    Index start = 0;        ///< token at which its current sequence starts
+    Index rows = 0;         ///< rows of it that have run
+    std::vector<T> values;  ///< layer by layer keys and values of the rows and the border; then the context
+  };
+  Index position = 0;
+  std::vector<std::uint16_t> recent;  ///< the last tokens, at most those of two outermost positions
+  std::vector<Stage> stages;
+  std::vector<T> hidden;  ///< (D), the last stage's last row
+};
+
 template <class T>
 class Generator {
  public:
-  /// `batch` sequences in step with each other. max_tokens: how many tokens will be appended at most (0: the
-  /// model's context). Throws core::InputError for models with bidirectional stages.
-  Generator(model::Hierarchy<T> const& model, Index batch, Index max_tokens = 0);
+  /// As many lanes as one call may have for its rows not to depend on each other (kernels/linear.hpp).
+  static Index most_lanes();
 
-  Index position() const { return position_; }  ///< tokens appended so far
+  /// capacity: how many tokens a lane will take at most (0: the model's context). Only keys and values of the
+  /// outermost stage's attention take memory for it. Throws core::InputError for models with bidirectional
+  /// stages.
+  Generator(model::Hierarchy<T> const& model, Index lanes, Index capacity = 0);
 
-  /// Logits of the next token, (batch, V) row-major on the host. At position 0 this is the first row of a
-  /// whole window's forward pass; see empty_prompt_logits for head `reference`.
-  std::vector<T> logits();
+  Index lanes() const { return static_cast<Index>(lanes_.size()); }
+  /// Tokens a lane may have in all; less than asked for if the outermost stage has a position table.
+  Index capacity() const { return capacity_; }
+  /// Tokens a lane has so far.
+  Index position(Index lane = 0) const { return lanes_[static_cast<std::size_t>(lane)].position; }
 
-  /// Appends one token to each sequence. Throws core::InputError beyond max_tokens or the model's position
-  /// table.
+  /// Appends tokens to one lane, through the parallel forward pass in time chunks. Of the inner stages only
+  /// their last sequences run. Throws core::InputError beyond the capacity or the vocabulary.
+  void read(Index lane, std::span<std::uint8_t const> bytes);
+  void read(Index lane, std::span<std::int32_t const> tokens);
+
+  /// Appends tokens[i] to lane which[i]. Throws as `read`.
+  void append(std::span<Index const> which, std::span<std::int32_t const> tokens);
+  /// Logits of the next token of lanes which[i], (which.size(), V) row-major on the host; valid until the
+  /// next call. At position 0 this is the first row of a window's forward pass; see empty_prompt_logits for
+  /// head `reference`.
+  std::span<T const> logits(std::span<Index const> which);
+
+  /// The same for all lanes.
   void append(std::vector<std::int32_t> const& tokens);
-
+  std::vector<T> logits();
   std::vector<T> step(std::vector<std::int32_t> const& tokens) {
     append(tokens);
     return logits();
   }
 
+  /// Empties a lane.
+  void reset(Index lane);
+  /// Makes a lane a copy of another one.
+  void copy(Index from, Index to);
+  LaneState<T> state(Index lane);
+  /// Throws core::InputError if the state is of another model, or longer than the capacity.
+  void restore(Index lane, LaneState<T> const& state);
+
  private:
+  using Tokens = Kokkos::View<std::uint16_t**, Kokkos::LayoutRight, kernels::MemSpace>;
+  using Numbers = Kokkos::View<Index*, kernels::MemSpace>;
+
+  /// How far a stage is in a lane.
+  struct Place {
+    Index start = 0;  ///< token at which its current sequence starts
+    Index rows = 0;   ///< rows of it that have run
+  };
+  struct Lane {
+    Index position = 0;
+    std::vector<Place> places;
+  };
   struct StageState {
-    model::Carry<T> carry;
-    typename model::Stage<T>::StageTape tape;
-    Mat<T> context;  // (batch, P * D), what the parent's last row says to this sequence
-    Mat<T> row;      // (batch, D), the output of the last row
-    Index length = 0;
+    model::Carry<T> carry;  ///< of all lanes
+    Mat<T> context;         ///< (lanes, P * D), what the parent's last row says to each lane's sequence
+  };
+  /// One row of a stage in some lanes: their numbers stand in numbers_ from `first` on.
+  struct Call {
+    std::size_t stage;
+    Index first, count;
+    bool opens;    ///< row 0
+    Index latest;  ///< the highest row number
   };
 
-  void advance();
-  void run_row(std::size_t stage, Index row, Index first_token);
-  bool complete() const { return model_.config().head == model::Head::complete; }
+  Place needed(std::size_t stage, Index position) const;
+  void add_call(std::size_t stage, std::span<Index const> which, bool opens);
+  void advance(std::span<Index const> which);
+  void run(Call const& call);
+  void hand_down(model::Pass<T> const& pass, std::size_t stage, kernels::Sequences shape, Mat<T> y);
+  kernels::StageRows rows_of(Call const& call) const;
+  template <class Token>
+  void read_tokens(Index lane, std::span<Token const> tokens);
+  void read_chunk(Index lane, std::size_t stage, Index first_row, Index count, core::Arena& arena);
+  std::size_t row_bytes(std::size_t stage, kernels::StageRows const& r) const;
+  void check_room(Index lane, Index tokens) const;
+  std::vector<Mat<T>> pieces(Index lane, std::size_t stage) const;
 
   model::Hierarchy<T> const& model_;
-  Index batch_, max_tokens_;
-  Index position_ = 0;
-  bool advanced_ = false;  ///< the rows that predict the token at position_ have run
-  std::unique_ptr<core::Arena> memory_, scratch_;
+  Index capacity_;
+  Index ring_;  ///< tokens a lane remembers: those of two outermost positions
+  std::vector<Lane> lanes_;
   std::vector<StageState> stages_;
-  Kokkos::View<std::uint16_t**, Kokkos::LayoutRight, kernels::MemSpace> tokens_;
-  Kokkos::View<Index*, kernels::MemSpace> lengths_;
-  Mat<T> logits_;
+  std::unique_ptr<core::Arena> memory_, scratch_;
+  Mat<T> hidden_;  ///< (lanes, D), the last stage's last row
+  Mat<T> logits_;  ///< (lanes, V)
+  typename Kokkos::View<T**, Kokkos::LayoutRight, kernels::MemSpace>::HostMirror host_logits_;
+  Tokens tokens_;  ///< (lanes, ring)
+  typename Tokens::HostMirror host_tokens_;
+  Numbers full_;  ///< (lanes), the length of every ring
+  /// Of all calls of an advance: lanes, row numbers and where sequences begin, each (calls * lanes).
+  Numbers numbers_;
+  typename Numbers::HostMirror host_numbers_;
+  std::vector<Call> calls_;
+  std::vector<Index> all_, pending_;
 };
 
 /// What the package predicts for an empty prompt (1, V): each stage reads its start vector plus slot 0 of its

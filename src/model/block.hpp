@@ -26,7 +26,8 @@ using kernels::Mat;
 using kernels::Sequences;
 using kernels::Vec;
 
-/// What a block remembers of the positions it has seen.
+/// What a block remembers of the positions it has seen. A call works on all its sequences, or on the lanes
+/// that the call's Sequences name; `position` is then the caller's affair: 0, or the latest of their starts.
 template <class T>
 struct Carry {
   Index sequences = 0;

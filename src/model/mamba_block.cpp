@@ -6,6 +6,7 @@
 #include "kernels/causal_conv.hpp"
 #include "kernels/common/check.hpp"
 #include "kernels/gate.hpp"
+#include "kernels/lanes.hpp"
 #include "kernels/linear.hpp"
 #include "kernels/norm.hpp"
 
@@ -116,7 +117,7 @@ kernels::Dropout MambaBlock<T>::dropout(Pass<T> const& pass, Index layer) const 
 
 template <class T>
 void MambaBlock<T>::forward(Pass<T> const& pass, Tape<T> const& tape, Carry<T>& carry, Mat<T> y) const {
-  STRATA_REQUIRE(carry.sequences == tape.shape.count,
+  STRATA_REQUIRE(tape.shape.fits(carry.sequences),
                  "carry of " << carry.sequences << " sequences for " << tape.shape.count);
   STRATA_REQUIRE(carry.position == 0 || carry.border.data() != nullptr, "nothing to continue from");
   core::Arena::Frame const frame(pass.arena);
@@ -141,7 +142,7 @@ void MambaBlock<T>::layer_forward(Pass<T> const& pass, LayerTape const& t, Scrat
   Mat<T> const border = Block<T>::layer_border(carry, l), inputs_before = tail(border),
                through = state(border);
   bool const continues = carry.position > 0;
-  if (!continues && through.data() != nullptr) Kokkos::deep_copy(pass.space, through, T(0));
+  if (!continues && through.data() != nullptr) kernels::clear_lanes<T>(pass.space, shape, through);
 
   kernels::shift_rms_norm_forward<T>(pass.space, shape, RmsForm::epsilon, 0, t.x, {}, p.vector(layer.gain),
                                      scratch.u, t.inverse_norm, t.next, {});

@@ -29,19 +29,15 @@ void for_each_piece(StageRows const& all, Index max_rows, F const& f) {
   if (per_sequence <= max_rows) {
     Index const group = max_rows / per_sequence;
     for (Index k = 0; k < all.shape.count; k += group) {
-      StageRows piece = all;
-      piece.first_sequence += k;
-      piece.shape.count = std::min(group, all.shape.count - k);
-      f(piece, k * per_sequence);
+      f(all.part(k, std::min(group, all.shape.count - k)), k * per_sequence);
     }
     return;
   }
   for (Index k = 0; k < all.shape.count; ++k) {
     for (Index e = 0; e < per_sequence; e += max_rows) {
-      StageRows piece = all;
-      piece.first_sequence += k;
+      StageRows piece = all.part(k, 1);
       piece.first_position = all.first_position + all.starts() + e;
-      piece.shape = {1, std::min(max_rows, per_sequence - e)};
+      piece.shape.length = std::min(max_rows, per_sequence - e);
       f(piece, k * per_sequence + e);
     }
   }

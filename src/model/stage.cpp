@@ -27,7 +27,8 @@ struct Stage<T>::InputScratch {
     InputScratch s;
     s.embedded = arena.template matrix<T>(rows.embedded_rows(), stage.width_);
     if (stage.position_ == Position::rope)
-      s.rotation = arena.template matrix<T>(rows.embedded_length(), stage.width_);
+      s.rotation = arena.template matrix<T>(
+          rows.shape.starts == nullptr ? rows.embedded_length() : rows.shape.count, stage.width_);
     if (backward) s.workspace = arena.template vector<T>(kernels::stage_input_workspace(rows, stage.width_));
     return s;
   }
@@ -89,7 +90,10 @@ void Stage<T>::forward_input(Pass<T> const& pass, kernels::Tokens const& tokens,
   InputScratch const scratch = InputScratch::take(pass.arena, *this, rows, false);
   ParameterStore<T> const& p = pass.parameters;
   embedder_.forward(pass, tokens, rows, tape.embedder, scratch.embedded);
-  if (position_ == Position::rope) kernels::rotary_table<T>(pass.space, rows.first_patch(), scratch.rotation);
+  // Row t reads sub-patch t - 1.
+  if (position_ == Position::rope)
+    kernels::rotary_table<T>(pass.space, rows.shape.starts == nullptr ? rows.first_patch() : -1,
+                             scratch.rotation, rows.shape.starts);
   kernels::stage_input_forward<T>(pass.space, rows, scratch.embedded, p.vector(start_),
                                   position_ == Position::fixed ? p.value(table_) : Mat<T>(), scratch.rotation,
                                   context, start_reads_context ? 0 : lag_, block_->input(tape.block));

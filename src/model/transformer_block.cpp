@@ -37,7 +37,7 @@ struct TransformerBlock<T>::NormTape {
 
 template <class T>
 struct TransformerBlock<T>::Scratch {
-  Mat<T> rotation;       // cosines and sines (T, d), empty without rotary positions
+  Mat<T> rotation;       // cosines and sines (T, d), or (sequences, d), empty without rotary positions
   Mat<T> u;              // normalised input, later its gradient (rows, D)
   Mat<T> wide;           // qkv and their gradient (rows, 3*H*d), or gelu's output (rows, F)
   Mat<T> wide_gradient;  // backward: gradient of o, of q (rows, 2*H*d), or of gelu's input (rows, F)
@@ -50,7 +50,8 @@ struct TransformerBlock<T>::Scratch {
     Index const n = shape.rows();
     Scratch s;
     if (block.config_.attn_use_rot_embs)
-      s.rotation = arena.template matrix<T>(shape.length, block.config_.attn_head_dims);
+      s.rotation = arena.template matrix<T>(shape.starts == nullptr ? shape.length : shape.count,
+                                            block.config_.attn_head_dims);
     s.u = arena.template matrix<T>(n, block.width_);
     s.wide = arena.template matrix<T>(n, std::max(3 * inner, feed));
     if (backward) {
@@ -223,14 +224,15 @@ template <class T>
 void TransformerBlock<T>::forward(Pass<T> const& pass, Tape<T> const& tape, Carry<T>& carry, Mat<T> y) const {
   STRATA_REQUIRE(config_.causal() || carry.position == 0,
                  "a bidirectional encoder sees a whole sequence at once and cannot continue from a carry");
-  STRATA_REQUIRE(carry.sequences == tape.shape.count && carry.position + tape.shape.length <= carry.capacity,
+  STRATA_REQUIRE(tape.shape.fits(carry.sequences) && carry.position + tape.shape.length <= carry.capacity,
                  "carry of " << carry.sequences << " x " << carry.capacity << " positions, at "
                              << carry.position << ", does not take " << tape.shape.count << " x "
                              << tape.shape.length << " more");
   core::Arena::Frame const frame(pass.arena);
   Span const span{pass, tape, carry, Scratch::take(pass.arena, *this, tape.shape, false)};
   if (span.scratch.rotation.data() != nullptr)
-    kernels::rotary_table<T>(pass.space, span.start(), span.scratch.rotation);
+    kernels::rotary_table<T>(pass.space, tape.shape.starts == nullptr ? span.start() : 0,
+                             span.scratch.rotation, tape.shape.starts);
   for (Index l = 0; l < layers(); ++l) {
     attention_forward(span, l);
     feed_forward(span, l);

@@ -19,7 +19,7 @@ ALLOWED = {
     "parallel": ["core", "kernels/common"],
     "data": ["io", "parallel", "core", "kernels/common"],
     "model": ["kernels", "core", "parallel"],
-    "generate": ["model", "parallel", "core", "kernels"],
+    "generate": ["model", "io", "parallel", "core", "kernels"],
     "train": ["model", "data", "io", "parallel", "core", "kernels"],
     "drivers": EVERYTHING,
     "perf": EVERYTHING,
