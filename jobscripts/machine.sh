@@ -29,7 +29,7 @@ STRATA_PROGRAM=${STRATA_PROGRAM:-$STRATA_BUILD/drivers/strata}
 
 strata_ranks=${SLURM_NTASKS:-$((${SLURM_JOB_NUM_NODES:-1} * ${SLURM_NTASKS_PER_NODE:-1}))}
 # The flags are lists of words, and the wrapper is a command with its arguments: split on purpose.
-# shellcheck disable=SC2206
+# shellcheck disable=SC2206,SC2034
 case $STRATA_LAUNCH in
   srun)
     # From Slurm 22.05 on a step does not inherit --cpus-per-task of its job.

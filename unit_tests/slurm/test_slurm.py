@@ -161,7 +161,7 @@ two_ranks = ("--ntasks=2",), ("train.gradient_accumulate_every=2",)
 with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as top:   # jobs may still run when a check fails
     pack()
     rate = steps_per_second()
-    short, long = (int(rate * seconds) // 10 * 10 + 10 for seconds in (4, 40))
+    short, long = (int(rate * seconds) // 10 * 10 + 10 for seconds in (3, 38))
     say(f"{rate:.0f} steps per second; runs of {short} and {long} steps")
 
     # A limit of one minute. Slurm looks every 30 s which jobs to warn, so the signal comes 3 to 33 s after the start.

@@ -3,18 +3,26 @@
 # Runs a command beside a Slurm of its own on this host: controller, two nodes and munge, with keys, sockets, ports and
 # state in a temporary folder that goes away at the end. No cgroups, no accounting, no service of the system.
 #
-#   unit_tests/slurm/with_slurm.sh COMMAND...     for example bash, to submit jobs by hand
+#   unit_tests/slurm/with_slurm.sh [--pin] COMMAND...     for example bash, to submit jobs by hand
 #
+# Nodes have 32 processors, whatever the host has, and ranks run anywhere. With --pin nodes have those of the host, and
+# Slurm binds ranks to them.
 # The command finds Slurm by SLURM_CONF. Ends with the command's status. Everything that was started is stopped by its
 # process id, also when this script is killed. Needs slurm-wlm and munge (jobscripts/debian/setup.sh installs them) and
 # runs as any user: as root jobs are root's, as somebody else the daemons and the jobs are that user's.
 set -euo pipefail
 fail() { printf 'with_slurm: %s\n' "$*" >&2; exit 1; }
-[ $# -gt 0 ] || fail "usage: with_slurm.sh COMMAND..."
 PATH=$PATH:/usr/sbin:/sbin
 for program in munged slurmctld slurmd sbatch srun python3; do
   command -v "$program" >/dev/null || fail "$program is missing; jobscripts/debian/setup.sh installs slurm-wlm and munge"
 done
+processors="CPUs=32" task_plugin=task/none unit=CR_CPU
+if [ "${1:-}" = --pin ]; then
+  # What slurmd finds: NodeName=... CPUs=... Boards=... SocketsPerBoard=... CoresPerSocket=... ThreadsPerCore=... RealMemory=...
+  processors=$(slurmd -C | grep -o 'CPUs=.*ThreadsPerCore=[0-9]*') task_plugin=task/affinity unit=CR_Core
+  shift
+fi
+[ $# -gt 0 ] || fail "usage: with_slurm.sh [--pin] COMMAND..."
 unset "${!SLURM_@}" "${!SBATCH_@}" "${!SRUN_@}"
 
 folder=$(mktemp -d "${TMPDIR:-/tmp}/strata-slurm.XXXXXX")   # short, because sockets have short names
@@ -85,22 +93,21 @@ SlurmdPidFile=$folder/%n.pid
 SlurmctldLogFile=$folder/slurmctld.log
 SlurmdLogFile=$folder/%n.log
 ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
+TaskPlugin=$task_plugin
 JobAcctGatherType=jobacct_gather/none
 AccountingStorageType=accounting_storage/none
 MpiDefault=pmix
 TmpFS=$folder/tmp/%n
 SelectType=select/cons_tres
-SelectTypeParameters=CR_CPU
+SelectTypeParameters=$unit
 SchedulerType=sched/builtin
 SchedulerParameters=sched_interval=1,batch_sched_delay=0
 SlurmdParameters=config_overrides
 ReturnToService=2
 KillWait=10
 MinJobAge=3600
-# More processors than there are, so that no job of a test waits for another.
-NodeName=node1 NodeHostname=$host NodeAddr=127.0.0.1 Port=${ports[1]} CPUs=32
-NodeName=node2 NodeHostname=$host NodeAddr=127.0.0.1 Port=${ports[2]} CPUs=32
+NodeName=node1 NodeHostname=$host NodeAddr=127.0.0.1 Port=${ports[1]} $processors
+NodeName=node2 NodeHostname=$host NodeAddr=127.0.0.1 Port=${ports[2]} $processors
 PartitionName=test Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 CONF
 export SLURM_CONF=$folder/slurm.conf
@@ -132,6 +139,7 @@ daemon slurmctld slurmctld -D
 started slurmctld scontrol ping
 daemon node1 slurmd -D -N node1
 daemon node2 slurmd -D -N node2
+# shellcheck disable=SC2317 # it is called by its name
 nodes_are_idle() { [ "$(sinfo -h -N -o %T | grep -cx idle)" -eq 2 ]; }
 started node1 nodes_are_idle
 
