@@ -73,4 +73,35 @@ std::string Communicator::broadcast(std::string text, int root) const {
   return text;
 }
 
+std::vector<std::string> Communicator::gather(std::string const& mine, int root) const {
+  unsigned long long const size = mine.size();
+  std::vector<unsigned long long> sizes(static_cast<std::size_t>(size_));
+  check_mpi(
+      MPI_Gather(&size, 1, MPI_UNSIGNED_LONG_LONG, sizes.data(), 1, MPI_UNSIGNED_LONG_LONG, root, comm_),
+      "MPI_Gather");
+  auto const count = [&](std::size_t begin, std::size_t all) {
+    return static_cast<int>(std::min(piece_, all - begin));
+  };
+  if (rank_ != root) {
+    for (std::size_t begin = 0; begin < mine.size(); begin += piece_)
+      check_mpi(MPI_Send(mine.data() + begin, count(begin, mine.size()), MPI_BYTE, root, 0, comm_),
+                "MPI_Send");
+    return {};
+  }
+  std::vector<std::string> all(static_cast<std::size_t>(size_));
+  for (int r = 0; r < size_; ++r) {
+    std::string& text = all[static_cast<std::size_t>(r)];
+    if (r == root) {
+      text = mine;
+      continue;
+    }
+    text.resize(sizes[static_cast<std::size_t>(r)]);
+    for (std::size_t begin = 0; begin < text.size(); begin += piece_)
+      check_mpi(
+          MPI_Recv(text.data() + begin, count(begin, text.size()), MPI_BYTE, r, 0, comm_, MPI_STATUS_IGNORE),
+          "MPI_Recv");
+  }
+  return all;
+}
+
 }  // namespace strata::parallel

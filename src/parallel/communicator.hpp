@@ -7,6 +7,7 @@
 #include <climits>
 #include <cstddef>
 #include <string>
+#include <vector>
 
 #include "kernels/common/types.hpp"
 
@@ -49,6 +50,8 @@ class Communicator {
   /// `root`'s bytes, or its text, on every rank.
   void broadcast(void* data, std::size_t bytes, int root = 0) const;
   std::string broadcast(std::string text, int root = 0) const;
+  /// Every rank's bytes by rank on `root`; nothing on the others.
+  std::vector<std::string> gather(std::string const& mine, int root = 0) const;
 
  private:
   MPI_Comm comm_ = MPI_COMM_NULL;

@@ -47,6 +47,21 @@ TEST(Communicator, SumsArraysInPieces) {
   }
 }
 
+TEST(Communicator, GathersInPiecesOnEveryRank) {
+  auto const text_of = [](int rank) {
+    // Nothing from rank 1, and zeros among the bytes.
+    return rank == 1 ? std::string() : std::string(static_cast<std::size_t>(3 * rank + 1), '\0') + "end";
+  };
+  for (std::size_t const piece : {std::size_t(1), std::size_t(5), Communicator::max_piece}) {
+    Communicator const comm(MPI_COMM_WORLD, piece);
+    for (int root = 0; root < comm.size(); ++root) {
+      std::vector<std::string> expected;
+      for (int rank = 0; rank < comm.size() && comm.rank() == root; ++rank) expected.push_back(text_of(rank));
+      EXPECT_EQ(comm.gather(text_of(comm.rank()), root), expected);
+    }
+  }
+}
+
 TEST(Communicator, BroadcastsInPiecesFromEveryRank) {
   for (std::size_t const piece : {std::size_t(1), std::size_t(5), Communicator::max_piece}) {
     Communicator const comm(MPI_COMM_WORLD, piece);
