@@ -12,4 +12,6 @@ void add_pack(CLI::App& program);
 void add_train(CLI::App& program);
 void add_eval(CLI::App& program);
 void add_generate(CLI::App& program);
+void add_compress(CLI::App& program);
+void add_decompress(CLI::App& program);
 void add_info(CLI::App& program);

@@ -1,16 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
-// `strata eval`: bits per byte of a model over a split.
+// `strata eval`: bits per byte of a model over a split, or over files read byte by byte.
 
+#include <chrono>
+#include <cstdint>
 #include <cstdio>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <span>
 #include <string>
 
 #include "commands.hpp"
 #include "core/error.hpp"
+#include "core/log.hpp"
+#include "core/runtime.hpp"
+#include "generate/score.hpp"
+#include "io/atomic_file.hpp"
 #include "parallel/communicator.hpp"
 #include "train/checkpoint.hpp"
 #include "train/evaluation.hpp"
+#include "train/progress_line.hpp"
 
 namespace {
 
@@ -21,6 +29,7 @@ using strata::train::LossOf;
 
 struct Arguments {
   std::string checkpoint, data, split = "test";
+  std::vector<std::string> files;
   Index window = 0, stride = 0, batch = 0, max_batches = 0;
   bool json = false;
 };
@@ -60,7 +69,93 @@ nlohmann::ordered_json to_json(Evaluation const& result) {
   return json;
 }
 
+nlohmann::ordered_json score_entry(LossOf const& loss) {
+  nlohmann::ordered_json entry;
+  put(entry, loss);
+  entry["log_probability"] = -loss.nats;
+  return entry;
+}
+
+void print_scores(Arguments const& arguments, strata::train::LoadedModel const& model, Index window,
+                  std::vector<LossOf> const& scores, double seconds) {
+  LossOf total;
+  for (LossOf const& loss : scores) {
+    total.bytes += loss.bytes;
+    total.nats += loss.nats;
+  }
+  if (arguments.json) {
+    nlohmann::ordered_json json;
+    json["checkpoint"] = model.path;
+    json["step"] = model.step;
+    json["window"] = window;
+    json["files"] = nlohmann::ordered_json::array();
+    for (std::size_t i = 0; i < scores.size(); ++i) {
+      nlohmann::ordered_json entry{{"file", arguments.files[i]}};
+      entry.update(score_entry(scores[i]));
+      json["files"].push_back(std::move(entry));
+    }
+    json.update(score_entry(total));
+    json["seconds"] = seconds;
+    std::printf("%s\n", json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
+    return;
+  }
+  for (std::size_t i = 0; i < scores.size(); ++i)
+    std::printf("%s: %.6f bits per byte over %lld bytes, log-probability %.6f nats\n",
+                arguments.files[i].c_str(), scores[i].bits_per_byte(),
+                static_cast<long long>(scores[i].bytes), -scores[i].nats);
+  std::printf(
+      "total: %.6f bits per byte over %lld bytes, log-probability %.6f nats (window %lld, %.0f bytes/s)\n",
+      total.bits_per_byte(), static_cast<long long>(total.bytes), -total.nats, static_cast<long long>(window),
+      static_cast<double>(total.bytes) / seconds);
+}
+
+/// The same windows as `evaluate` on a dataset of one of the files.
+void score(Arguments const& arguments) {
+  strata::core::catch_stop_signals();
+  strata::parallel::Communicator const ranks;
+  std::vector<std::string> texts;
+  Index size = 0;
+  for (std::string const& path : arguments.files) {
+    texts.push_back(strata::io::read_text_file(path, SIZE_MAX));
+    size += static_cast<Index>(texts.back().size());
+  }
+  std::vector<std::span<std::uint8_t const>> spans;
+  for (std::string const& text : texts)
+    spans.emplace_back(reinterpret_cast<std::uint8_t const*>(text.data()), text.size());
+  strata::train::LoadedModel const model = strata::train::load_model(arguments.checkpoint);
+  Index const window = arguments.window > 0 ? arguments.window : model.deck.input_seq_len;
+
+  strata::train::ProgressLine line(arguments.json || !ranks.is_root());
+  auto const begin = std::chrono::steady_clock::now();
+  auto const seconds = [&] {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  };
+  strata::generate::Follow follow;
+  follow.stop = strata::core::stop_requested;
+  follow.progress = [&](Index done) {
+    if (done == 0 || !line.wants()) return;
+    double const rate = static_cast<double>(done) / seconds();
+    line.show("scored " + std::to_string(done) + " of " + std::to_string(size) + " bytes  " +
+              strata::train::rate_text(rate) + "  " +
+              strata::train::duration_text(static_cast<double>(size - done) / rate) + " left");
+  };
+  auto const scores =
+      strata::generate::score(*model.hierarchy, spans, window, arguments.batch, ranks, follow);
+  line.end();
+  if (!scores) {
+    strata::core::log().warn("stopped by a signal");
+    throw CLI::RuntimeError(static_cast<int>(strata::core::ExitStatus::interrupted));
+  }
+  if (!ranks.is_root()) return;
+  std::vector<LossOf> losses;
+  for (strata::generate::Score const& of_file : *scores) losses.push_back({of_file.nats, of_file.bytes});
+  print_scores(arguments, model, window, losses, seconds());
+}
+
 void evaluate(Arguments const& arguments) {
+  if (arguments.data.empty() == arguments.files.empty())
+    throw strata::core::InputError("name what to evaluate on: --data DATASET, or --score FILE...");
+  if (!arguments.files.empty()) return score(arguments);
   strata::parallel::Communicator const ranks;
   strata::train::LoadedModel const model = strata::train::load_model(arguments.checkpoint);
   strata::io::DatasetFile const file(arguments.data);
@@ -107,24 +202,29 @@ void add_eval(CLI::App& program) {
   command
       ->add_option("--checkpoint", arguments->checkpoint, "Checkpoint, or the folder of a run (its latest)")
       ->required();
-  command->add_option("--data", arguments->data, "Dataset made by strata pack")->required();
-  command->add_option("--split", arguments->split, "train, validation or test")->capture_default_str();
+  CLI::Option* const data = command->add_option("--data", arguments->data, "Dataset made by strata pack");
+  CLI::Option* const split =
+      command->add_option("--split", arguments->split, "train, validation or test")->capture_default_str();
+  CLI::Option* const files =
+      command->add_option("--score", arguments->files, "Instead of a dataset: files, each read byte by byte");
   command
       ->add_option("--window", arguments->window,
                    "Bytes that a window holds (default: the deck's input_seq_len)")
       ->check(CLI::PositiveNumber);
-  command
-      ->add_option("--stride", arguments->stride,
-                   "Bytes from window to window; below --window each byte is scored with more context "
-                   "(default: the window)")
-      ->check(CLI::PositiveNumber);
+  CLI::Option* const stride =
+      command
+          ->add_option("--stride", arguments->stride,
+                       "Bytes from window to window; below --window each byte is scored with more context "
+                       "(default: the window)")
+          ->check(CLI::PositiveNumber);
   command->add_option("--batch", arguments->batch, "Windows at a time (default: the deck's)")
       ->check(CLI::PositiveNumber);
-  command
-      ->add_option("--max-batches", arguments->max_batches,
-                   "Only so many batches from the start of the split")
-      ->check(CLI::PositiveNumber);
+  CLI::Option* const most = command
+                                ->add_option("--max-batches", arguments->max_batches,
+                                             "Only so many batches from the start of the split")
+                                ->check(CLI::PositiveNumber);
   command->add_flag("--json", arguments->json,
                     "Also by document, by position in the context and in the patch");
+  for (CLI::Option* const other : {data, split, stride, most}) files->excludes(other);
   command->callback([arguments] { evaluate(*arguments); });
 }

@@ -20,6 +20,8 @@ int run(int argc, char** argv) {
   add_train(program);
   add_eval(program);
   add_generate(program);
+  add_compress(program);
+  add_decompress(program);
   add_info(program);
   try {
     program.parse(argc, argv);
