@@ -5,7 +5,7 @@ module load PrgEnv-amd rocm craype-accel-amd-gfx90a cray-hdf5-parallel cmake
 # The libraries that no module has (Kokkos, yaml-cpp, CLI11, fmt, spdlog, nlohmann-json, Random123) in one prefix.
 export STRATA_DEPS=${STRATA_DEPS:-$HOME/strata-deps/frontier}
 export CMAKE_PREFIX_PATH=$STRATA_DEPS${CMAKE_PREFIX_PATH:+:$CMAKE_PREFIX_PATH}
-export STRATA_BUILD=${STRATA_BUILD:-$STRATA_HOME/build/frontier}
+export STRATA_BUILD=${STRATA_BUILD:-${STRATA_HOME:-$PWD}/build/frontier}
 export STRATA_LAUNCH=${STRATA_LAUNCH:-srun}
 export STRATA_CPUS_PER_CORE=1   # one hardware thread of a core, unless a job asks for two
 export STRATA_RANK_WRAPPER=${STRATA_RANK_WRAPPER:-}

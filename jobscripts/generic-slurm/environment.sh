@@ -2,7 +2,7 @@
 # A CPU cluster with Slurm and Open MPI. Copy this folder for a machine of your own and load its modules here:
 # module load gcc openmpi hdf5
 # Run: on the one-host Slurm of unit_tests/slurm, as one node and as two. Not run: on a cluster.
-export STRATA_BUILD=${STRATA_BUILD:-$STRATA_HOME/build/generic-slurm}
+export STRATA_BUILD=${STRATA_BUILD:-${STRATA_HOME:-$PWD}/build/generic-slurm}
 export STRATA_LAUNCH=${STRATA_LAUNCH:-srun}
 export STRATA_CPUS_PER_CORE=${STRATA_CPUS_PER_CORE:-1}
 export STRATA_RANK_WRAPPER=${STRATA_RANK_WRAPPER:-}

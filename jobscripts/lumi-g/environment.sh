@@ -5,7 +5,7 @@ module load CrayEnv PrgEnv-amd craype-accel-amd-gfx90a rocm cray-hdf5-parallel b
 # The libraries that no module has (Kokkos, yaml-cpp, CLI11, fmt, spdlog, nlohmann-json, Random123) in one prefix.
 export STRATA_DEPS=${STRATA_DEPS:-$HOME/strata-deps/lumi-g}
 export CMAKE_PREFIX_PATH=$STRATA_DEPS${CMAKE_PREFIX_PATH:+:$CMAKE_PREFIX_PATH}
-export STRATA_BUILD=${STRATA_BUILD:-$STRATA_HOME/build/lumi-g}
+export STRATA_BUILD=${STRATA_BUILD:-${STRATA_HOME:-$PWD}/build/lumi-g}
 export STRATA_LAUNCH=${STRATA_LAUNCH:-srun}
 export STRATA_CPUS_PER_CORE=1
 export STRATA_THREADS=${STRATA_THREADS:-7}   # the cores in a rank's mask
@@ -14,6 +14,6 @@ export STRATA_THREADS=${STRATA_THREADS:-7}   # the cores in a rank's mask
 # hence the order of the masks: seven cores each, without the first of each L3 region. Whole nodes only.
 export STRATA_SRUN_FLAGS=${STRATA_SRUN_FLAGS:---cpu-bind=mask_cpu:fe000000000000,fe00000000000000,fe0000,fe000000,fe,fe00,fe00000000,fe0000000000}
 export STRATA_MPIRUN_FLAGS=
-export STRATA_RANK_WRAPPER=${STRATA_RANK_WRAPPER:-$STRATA_HOME/jobscripts/lumi-g/select_gpu.sh}
+export STRATA_RANK_WRAPPER=${STRATA_RANK_WRAPPER:-${STRATA_HOME:-$PWD}/jobscripts/lumi-g/select_gpu.sh}
 export OMP_PROC_BIND=close OMP_PLACES=cores
 export MPICH_GPU_SUPPORT_ENABLED=1
