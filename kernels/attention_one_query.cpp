@@ -40,7 +40,7 @@ struct OneQuery {
   Vec<T> workspace;  ///< (sequence, piece): maxima (heads), totals (heads), sums (heads, d); or empty
   T scale;
 
-  static std::size_t scratch(int heads, int d) {
+  KOKKOS_INLINE_FUNCTION static std::size_t scratch(int heads, int d) {
     return static_cast<std::size_t>(heads) * (2 * d + block_keys + 3);
   }
 

@@ -404,12 +404,12 @@ struct Lanes {
     return to;
   }
   Index count() const { return Index(slots.size()); }
-  AttentionShape shape(Index bound) const {
-    return {{count(), 1, device_slots.data(), device_starts.data()}, bound, heads, head_dim, true};
+  AttentionShape shape(Index most) const {
+    return {{count(), 1, device_slots.data(), device_starts.data()}, most, heads, head_dim, true};
   }
 
-  std::vector<double> forward(Index bound, bool with_workspace) const {
-    AttentionShape const s = shape(bound);
+  std::vector<double> forward(Index most, bool with_workspace) const {
+    AttentionShape const s = shape(most);
     OwnedVec<T> const workspace(attention_forward_workspace(s));
     attention_forward<T>(ExecSpace(), s, q.span(), {key_values.span(), capacity}, {}, o.span(),
                          log_sum.span(), with_workspace ? workspace.span() : Vec<T>());
