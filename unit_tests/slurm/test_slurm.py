@@ -68,13 +68,16 @@ class Job:
         os.makedirs(self.place)
         with open(os.path.join(self.place, "deck.yaml"), "w") as out:
             out.write(DECK.format(windows=steps * WINDOWS_PER_STEP))
-        variables = {"STRATA_HOME": source, "STRATA_PROGRAM": strata, "STRATA_MACHINE": "debian", **environment}
-        command = ["sbatch", "--parsable", f"--job-name={name}", "--time=30", "--ntasks=1", *options,
-                   os.path.join(source, "jobscripts", "train.sbatch"), "deck.yaml", "--quiet", *overrides]
-        result = subprocess.run(command, cwd=self.place, env={**os.environ, **variables}, stdout=subprocess.PIPE,
-                                stderr=subprocess.STDOUT, text=True)
-        check(result.returncode == 0, f"{' '.join(command)}: {result.stdout}")
-        self.name, self.number, self.steps = name, result.stdout.strip(), steps
+        self.variables = {"STRATA_HOME": source, "STRATA_PROGRAM": strata, "STRATA_MACHINE": "debian", **environment}
+        self.command = ["sbatch", "--parsable", f"--job-name={name}", "--time=30", "--ntasks=1", *options,
+                        os.path.join(source, "jobscripts", "train.sbatch"), "deck.yaml", "--quiet", *overrides]
+        self.name, self.number, self.steps = name, self.submit(), steps
+
+    def submit(self):
+        result = subprocess.run(self.command, cwd=self.place, env={**os.environ, **self.variables},
+                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        check(result.returncode == 0, f"{' '.join(self.command)}: {result.stdout}")
+        return result.stdout.strip()
 
     def facts(self, number=None):
         text = output_of("scontrol", "show", "job", "-o", number or self.number)
@@ -161,7 +164,7 @@ two_ranks = ("--ntasks=2",), ("train.gradient_accumulate_every=2",)
 with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as top:   # jobs may still run when a check fails
     pack()
     rate = steps_per_second()
-    short, long = (int(rate * seconds) // 10 * 10 + 10 for seconds in (3, 38))
+    short, long = (int(rate * seconds) // 10 * 10 + 10 for seconds in (3, 36))
     say(f"{rate:.0f} steps per second; runs of {short} and {long} steps")
 
     # A limit of one minute. Slurm looks every 30 s which jobs to warn, so the signal comes 3 to 33 s after the start.
@@ -180,8 +183,10 @@ with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as top:   # jobs ma
     pinned = Job("pinned", short, overrides=["train.seed=1"], STRATA_MACHINE="generic-slurm")
     srun_2 = Job("srun_2", short, *two_ranks)
     mpirun_2 = Job("mpirun_2", short, *two_ranks, STRATA_LAUNCH="mpirun")
-    two_nodes = Job("two_nodes", short, ["--nodes=2", "--ntasks=2", "--ntasks-per-node=1"], two_ranks[1],
-                    OMPI_MCA_btl="self,tcp", OMPI_MCA_btl_tcp_if_include="lo")
+    # Nodes that share a host talk through its loopback device, which Open MPI leaves out unless told.
+    loopback = {"OMPI_MCA_btl": "self,tcp", "OMPI_MCA_btl_tcp_if_include": "lo", "OMPI_MCA_oob_tcp_if_include": "lo"}
+    two_nodes = [Job(f"two_nodes_{launcher}", short, ["--nodes=2", "--ntasks=2", "--ntasks-per-node=1"], two_ranks[1],
+                     STRATA_LAUNCH=launcher, **loopback) for launcher in ("srun", "mpirun")]
 
     # srun passes a signal to the job's steps on to the ranks; mpirun belongs to the batch script.
     signalled.wait_for_step(10)
@@ -190,6 +195,8 @@ with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as top:   # jobs ma
     output_of("scancel", "--batch", "--signal=USR1", mpirun_2.number)
     cancelled.wait_for_step(10)
     output_of("scancel", cancelled.number)
+    unlimited.wait_for_step(10)
+    second = unlimited.submit()
     say("signals sent")
 
     srun.done(starts=1)
@@ -203,9 +210,10 @@ with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as top:   # jobs ma
     check(srun_2.done(starts=1)[0]["ranks"] == 2, "srun did not start two ranks")
     check(mpirun_2.done(starts=2)[0]["ranks"] == 2, "mpirun did not start two ranks")
     check(mpirun_2.final() == srun_2.final(), "the final checkpoint of two ranks differs after scancel --batch --signal=USR1")
-    check(two_nodes.done(starts=1)[0]["ranks"] == 2, "two nodes did not make two ranks")
-    check(two_nodes.facts()["NodeList"] == "node[1-2]", "the job was not on two nodes")
-    check(two_nodes.final() == srun_2.final(), "one and two nodes make different checkpoints")
+    for job in two_nodes:
+        check(job.done(starts=1)[0]["ranks"] == 2, f"{job.name} did not make two ranks")
+        check(job.facts()["NodeList"] == "node[1-2]", f"{job.name} was not on two nodes")
+        check(job.final() == srun_2.final(), "one and two nodes make different checkpoints")
 
     for seed in ("1", "2"):
         array.wait(number=f"{array.number}_{seed}")
@@ -220,6 +228,8 @@ with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as top:   # jobs ma
         check("no progress twice in a row" in reason.read(), "STOPPED does not say why")
     check(facts["Restarts"] == "1" and facts["ExitCode"] == "1:0", f"a run without progress was not stopped: {facts}")
 
+    unlimited.wait("FAILED", second)
+    check(f"job {unlimited.number} trains" in unlimited.log(), f"two jobs may train in one folder: {unlimited.log()}")
     unlimited.done(starts=1)
     limited.done(starts=2)
     check("requeueing" in limited.log(), "no signal came before the time limit")
