@@ -100,7 +100,7 @@ class Meter {
 
  private:
   void show(Index done) {
-    if (done == 0 || !line_.wants()) return;
+    if (seconds() < 1 || !line_.wants()) return;
     double const rate = static_cast<double>(done) / seconds();
     line_.show(fmt::format("{} {} of {} bytes  {}  {} left", verb_, done, total_,
                            strata::train::rate_text(rate),

@@ -133,7 +133,7 @@ void score(Arguments const& arguments) {
   strata::generate::Follow follow;
   follow.stop = strata::core::stop_requested;
   follow.progress = [&](Index done) {
-    if (done == 0 || !line.wants()) return;
+    if (seconds() < 1 || !line.wants()) return;
     double const rate = static_cast<double>(done) / seconds();
     line.show("scored " + std::to_string(done) + " of " + std::to_string(size) + " bytes  " +
               strata::train::rate_text(rate) + "  " +

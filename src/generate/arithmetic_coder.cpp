@@ -14,27 +14,15 @@ namespace {
 /// 2^24, and rounding it down loses at most 2^-24 of the range.
 constexpr std::uint64_t least_range = std::uint64_t{1} << 56;
 
-struct Part {
-  std::uint64_t offset, range;
-};
-
-/// The part of the interval that a share has; the last one has what division left over.
-Part part_of(std::uint64_t range, Share share) {
-  std::uint64_t const unit = range >> 32U;
-  std::uint64_t const offset = unit * share.start;
-  bool const last = share.start + std::uint64_t{share.frequency} == coder_total;
-  return {offset, last ? range - offset : unit * share.frequency};
-}
-
 }  // namespace
 
 void ArithmeticEncoder::encode(Share share) {
   STRATA_REQUIRE(share.frequency > 0 && share.start + std::uint64_t{share.frequency} <= coder_total,
                  "a share of " << share.frequency << " from " << share.start << " does not lie within 2^32");
-  Part const part = part_of(range_, share);
-  low_ += part.offset;
-  if (low_ < part.offset) carry();
-  range_ = part.range;
+  std::uint64_t const unit = range_ >> 32U, offset = unit * share.start;
+  low_ += offset;
+  if (low_ < offset) carry();
+  range_ = unit * share.frequency;
   for (; range_ < least_range; range_ <<= 8U, low_ <<= 8U)
     bytes_.push_back(static_cast<std::uint8_t>(low_ >> 56U));
 }
@@ -48,17 +36,15 @@ void ArithmeticEncoder::carry() {
 }
 
 std::vector<std::uint8_t> ArithmeticEncoder::finish() {
-  // The number of the interval that ends with most zeros.
-  for (unsigned count = 0; count <= 8; ++count) {
-    std::uint64_t const below = count == 8 ? 0 : ~std::uint64_t{0} >> (8 * count);
+  // The number of the interval that ends with most zeros; one byte is enough, as range_ >= least_range.
+  for (unsigned count = 0; count <= 1; ++count) {
+    std::uint64_t const below = ~std::uint64_t{0} >> (8 * count);
     std::uint64_t const number = (low_ + below) & ~below;
     if (number - low_ >= range_) continue;
     if (number < low_) carry();
-    for (unsigned i = 0; i < count; ++i)
-      bytes_.push_back(static_cast<std::uint8_t>(number >> (56U - 8U * i)));
+    if (count == 1) bytes_.push_back(static_cast<std::uint8_t>(number >> 56U));
     break;
   }
-  while (!bytes_.empty() && bytes_.back() == 0) bytes_.pop_back();
   low_ = 0;
   range_ = ~std::uint64_t{0};
   return std::exchange(bytes_, {});
@@ -73,9 +59,9 @@ std::uint32_t ArithmeticDecoder::target() const {
 }
 
 void ArithmeticDecoder::consume(Share share) {
-  Part const part = part_of(range_, share);
-  value_ -= part.offset;
-  range_ = part.range;
+  std::uint64_t const unit = range_ >> 32U;
+  value_ -= unit * share.start;
+  range_ = unit * share.frequency;
   for (; range_ < least_range; range_ <<= 8U) value_ = value_ << 8U | next_byte();
 }
 

@@ -28,8 +28,8 @@ class ArithmeticEncoder {
   void encode(Share share);
   /// Bytes that are out so far.
   std::size_t size() const { return bytes_.size(); }
-  /// Ends the stream and returns it; the encoder is then new. Zeros at the end are left out: the decoder
-  /// takes what is missing for zeros.
+  /// Ends the stream and returns it; the encoder is then new. The decoder takes bytes beyond the end for
+  /// zeros.
   std::vector<std::uint8_t> finish();
 
  private:
