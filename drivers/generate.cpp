@@ -252,7 +252,7 @@ void add_generate(CLI::App& program) {
   command->add_option("--bytes", a->run.bytes, "How many bytes to make per sample")->required();
   command->add_option("--samples", a->run.samples, "How many continuations of every prompt")
       ->capture_default_str();
-  command->add_option("--batch", a->batch, "Samples in flight on each rank");
+  command->add_option("--batch", a->batch, "Samples in flight on each rank (default: at most 16)");
   add_sampling(command, *a);
   command->add_flag("--slide", a->run.slide,
                     "Beyond the model's position table, go on from the last half of what fits it");
