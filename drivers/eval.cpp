@@ -120,6 +120,7 @@ void score(Arguments const& arguments) {
     size += static_cast<Index>(texts.back().size());
   }
   std::vector<std::span<std::uint8_t const>> spans;
+  spans.reserve(texts.size());
   for (std::string const& text : texts)
     spans.emplace_back(reinterpret_cast<std::uint8_t const*>(text.data()), text.size());
   strata::train::LoadedModel const model = strata::train::load_model(arguments.checkpoint);
