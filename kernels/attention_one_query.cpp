@@ -65,7 +65,7 @@ struct OneQuery {
     T* const correction = scratch_memory.take(heads);
     T const* const keys =
         key_values.data.data() + shape.queries.slot(sequence) * key_values.capacity * step + first_head * d;
-    Past<T> const past{keys, keys + shape.heads * d, step, heads, d, queries};
+    Past<T> const past{keys, keys + shape.heads * d, step, end, heads, d, queries};
 
     for_elements(team, heads, d, [&](int const head, int const c) {
       queries[head * d + c] = scale * q(sequence, (first_head + head) * d + c);

@@ -21,12 +21,13 @@ struct Softmax {
   T* sum;
 };
 
-/// What a team works on: `heads` heads, rows of keys and values `step` apart, the scaled queries (heads, d).
+/// What a team works on: `heads` heads, rows of keys and values `step` apart up to row `end`, the scaled
+/// queries (heads, d).
 template <class T>
 struct Past {
   T const* keys;
   T const* values;
-  Index step;
+  Index step, end;
   int heads, d;
   T const* queries;
 };
@@ -114,7 +115,7 @@ inline void score_block(Member const&, Past<T> const& past, Index key, int count
     T const* rows[together];
     for (int i = 0; i < together; ++i) {
       rows[i] = past.keys + (key + least(j + i, count - 1)) * past.step;
-      if (j + i + rows_ahead < count) prefetch(rows[i] + rows_ahead * past.step, all);
+      if (key + j + i + rows_ahead < past.end) prefetch(rows[i] + rows_ahead * past.step, all);
       prefetch(past.values + (rows[i] - past.keys), all);
     }
     for (int head = 0; head < past.heads; ++head) {
