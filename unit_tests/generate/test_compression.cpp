@@ -94,20 +94,20 @@ TEST_F(Compression, DoesNotDependOnLanesOrRanks) {
   Random random(6);
   Bytes content(20001);
   for (auto& byte : content) byte = static_cast<std::uint8_t>(random.next() % 200);
-  CompressedFile const file = compress(model, digest, content, {200, 1}, alone_).value();
+  CompressedFile const file = compress(model, digest, content, {200, 8}, alone_).value();
   EXPECT_GT(file.streams.size(), 3U);
   Bytes const bytes = to_bytes(file);
-  for (Index const lanes : {2, 8, 1000})
+  for (Index const lanes : {1, 1000})
     EXPECT_EQ(to_bytes(*compress(model, digest, content, {200, lanes}, alone_)), bytes);
-  for (Index const lanes : {1, 3}) {
+  for (Index const lanes : {2, 3}) {
     auto const together = compress(model, digest, content, {200, lanes}, ranks_);
     ASSERT_TRUE(together);
     if (ranks_.is_root()) {
       EXPECT_EQ(to_bytes(*together), bytes);
     }
   }
-  for (Index const lanes : {1, 8}) EXPECT_EQ(decompress(model, digest, file, "f", lanes, ranks_), content);
-  EXPECT_EQ(decompress(model, digest, file, "f", 0, alone_), content);
+  for (Index const lanes : {2, 8}) EXPECT_EQ(decompress(model, digest, file, "f", lanes, ranks_), content);
+  EXPECT_EQ(decompress(model, digest, file, "f", 1, alone_), content);
 }
 
 /// Half a percent and 64 bytes more than the model's own figure at most, also where almost nothing is left to
