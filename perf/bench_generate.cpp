@@ -121,11 +121,12 @@ class Forward {
   Forward(model::Hierarchy<float>& model, Index length)
       : model_(model),
         bytes_(random_bytes(length)),
+        lengths_{length},
         batch_(1, length, false, false),
         totals_("strata::totals", 2) {
     model::HostWindows windows;
     windows.bytes = bytes_.data();
-    windows.lengths = {length};
+    windows.lengths = lengths_;
     windows.stride = length;
     on_device_ = batch_.upload(space_, windows, model.config(), model.padded_length(length));
     space_.fence();
@@ -142,6 +143,7 @@ class Forward {
   ExecSpace space_;
   model::Hierarchy<float>& model_;
   std::vector<std::uint8_t> bytes_;
+  std::vector<Index> lengths_;
   model::DeviceBatch batch_;
   Vector<double> totals_;
   model::Batch on_device_;

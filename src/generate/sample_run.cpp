@@ -99,12 +99,11 @@ void SampleRun::check_room(Index prompt_bytes) const {
         fmt::format("a state can be saved only up to the {} bytes of the model's position table, even with "
                     "--slide; {} and {} more to make are too many",
                     window_, before, settings_.bytes));
-  bool const may_stop = std::find(settings_.stop.begin(), settings_.stop.end(), true) != settings_.stop.end();
-  if (before + (may_stop ? std::min<Index>(settings_.bytes, 1) : settings_.bytes) <= window_) return;
+  if (before + std::min<Index>(settings_.bytes, 1) <= window_) return;
   throw core::InputError(
-      fmt::format("{} of {} bytes and {} more to make do not fit the model, whose position table ends at {} "
+      fmt::format("after {} of {} bytes the model has no room for another one: its position table ends at {} "
                   "bytes; --slide goes on beyond it",
-                  start_ ? "a state and a prompt" : "a prompt", before, settings_.bytes, window_));
+                  start_ ? "a state and a prompt" : "a prompt", before, window_));
 }
 
 /// What the model is to have seen, from byte `from` on: the start state's text, the prompt, the bytes made.

@@ -62,9 +62,9 @@ struct RunEvents {
 class SampleRun {
  public:
   /// Of prompts.size() * settings.samples samples, those numbered first to last - 1, each after the text of
-  /// `start`, if there is one, and its prompt. Throws core::InputError when that and the bytes to make do not
-  /// fit the model's position table and settings.slide is false; with stop bytes only when there is no room
-  /// for a single byte. A state that slid cannot be kept and is refused likewise.
+  /// `start`, if there is one, and its prompt. A sample ends where the model's position table does, unless
+  /// settings.slide is true; throws core::InputError when that leaves no room for a single byte. A state that
+  /// slid cannot be kept and is refused likewise.
   SampleRun(model::Hierarchy<float> const& model, RunSettings const& settings,
             std::vector<std::string> prompts, std::optional<SavedState> start, Index first, Index last);
 

@@ -259,12 +259,12 @@ class Output(unittest.TestCase):
 
 class Limits(unittest.TestCase):
     def test_the_position_table_ends_generation(self):
-        message = strata("generate", "--checkpoint", "table", "--bytes", "60", "--prompt", "slate", status=1)[1]
-        self.assertIn("a prompt of 5 bytes and 60 more to make do not fit the model, whose position table ends at "
-                      f"{CONTEXT} bytes; --slide goes on beyond it", message)
+        message = strata("generate", "--checkpoint", "table", "--bytes", "1", "--prompt", "x" * CONTEXT, status=1)[1]
+        self.assertIn(f"after a prompt of {CONTEXT} bytes the model has no room for another one: its position table ends "
+                      f"at {CONTEXT} bytes; --slide goes on beyond it", message)
         self.assertEqual(len(generate("--bytes", "59", "--prompt", "slate", model="table")), 59)
-        # What a stop byte may end is begun, and kept.
-        command = ["generate", "--checkpoint", "table", "--bytes", "600", "--prompt", "slate", "--stop", "255"]
+        # What was made is kept.
+        command = ["generate", "--checkpoint", "table", "--bytes", "600", "--prompt", "slate"]
         made, message = strata(*command, status=1)
         self.assertEqual(made, generate("--bytes", "59", "--prompt", "slate", model="table"))
         self.assertIn("sample 0 ends after 59 of 600 bytes: the position table of table ends at 64 bytes", message)

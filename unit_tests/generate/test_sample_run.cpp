@@ -261,15 +261,12 @@ TEST(SampleRun, SlidingLeavesModelsWithoutTableAlone) {
 
 TEST(SampleRun, ThePositionTableEndsASample) {
   Model const model = make_model(Head::complete, {4, 3}, Position::fixed);
-  EXPECT_EQ(refusal(model, settings_of(8), {"four"}), "accepted");
-  std::string const message = refusal(model, settings_of(9), {"", "four"});
-  EXPECT_NE(message.find("a prompt of 4 bytes and 9 more to make"), std::string::npos) << message;
+  std::string const message = refusal(model, settings_of(9), {"", random_text(12, 1)});
+  EXPECT_NE(message.find("after a prompt of 12 bytes the model has no room"), std::string::npos) << message;
   EXPECT_NE(message.find("ends at 12 bytes; --slide"), std::string::npos) << message;
-  // A stop byte may come up before the end.
+  EXPECT_EQ(refusal(model, settings_of(9), {"", random_text(11, 1)}), "accepted");
   RunSettings settings = settings_of(1000, 2);
-  settings.stop[0] = true;
   settings.sampling.top_k = 1;
-  EXPECT_NE(refusal(model, settings, {random_text(12, 1)}), "accepted");
   std::vector<Sample> const samples = run(model, settings, {"four", ""});
   for (Sample const& sample : samples) {
     EXPECT_EQ(sample.end, End::full);
