@@ -314,7 +314,7 @@ void Generator<T>::read_tokens(Index number, std::span<Token const> tokens) {
     if (rows == 0) continue;
     Index const whole = s == 0 ? model_.outer_chunk(1, config.context()) : need.rows;
     Span span{s, place.rows, rows, std::min(rows, whole), {}};
-    span.shape.shape = {1, span.chunk};
+    span.shape.shape = {1, span.chunk, numbers_.data()};
     span.shape.first_position = 1;
     span.shape.patches = stages_[s].carry.capacity - 1;
     span.shape.patch_bytes = config.bytes_per_position(s);
@@ -339,7 +339,6 @@ void Generator<T>::read_tokens(Index number, std::span<Token const> tokens) {
     for (Index row = span.first; row < end; row += span.chunk) {
       StageRows r = span.shape;
       r.shape.length = std::min(span.chunk, end - row);
-      r.shape.slots = numbers_.data();
       r.first_position = row;
       r.origins = numbers_.data() + 1;
       Index const from = place.start + std::max<Index>(0, row - 1) * r.patch_bytes;

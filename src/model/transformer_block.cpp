@@ -35,6 +35,11 @@ struct TransformerBlock<T>::NormTape {
   std::size_t gain;
 };
 
+namespace {
+/// More positions than a lane will ever have seen.
+constexpr Index longest_past = Index(1) << 40;
+}  // namespace
+
 template <class T>
 struct TransformerBlock<T>::Scratch {
   Mat<T> rotation;       // cosines and sines (T, d), or (sequences, d), empty without rotary positions
@@ -54,6 +59,11 @@ struct TransformerBlock<T>::Scratch {
                                             block.config_.attn_head_dims);
     s.u = arena.template matrix<T>(n, block.width_);
     s.wide = arena.template matrix<T>(n, std::max(3 * inner, feed));
+    if (shape.slots != nullptr) {  // also for longer spans, so that shorter ones never take more
+      Sequences const one{shape.count, 1, shape.slots, shape.starts};
+      s.workspace = arena.template vector<T>(
+          kernels::attention_forward_workspace(block.attention_shape(one, longest_past)));
+    }
     if (backward) {
       s.wide_gradient = arena.template matrix<T>(n, std::max(2 * inner, feed));
       s.dnext = arena.template matrix<T>(shape.count, block.shifted_);
@@ -259,7 +269,8 @@ void TransformerBlock<T>::attention_forward(Span const& span, Index l) const {
   kernels::split_rotate_forward<T>(pass.space, span.shape(), span.start(), config_.attn_num_heads,
                                    scratch.rotation, qkv, t.q, history);
   kernels::attention_forward<T>(pass.space, attention_shape(span.shape(), span.start()), t.q, history,
-                                dropout(pass.dropout, SubLayer::attention, l), t.o, t.log_sum);
+                                dropout(pass.dropout, SubLayer::attention, l), t.o, t.log_sum,
+                                scratch.workspace);
   kernels::linear_forward_accumulate<T>(pass.space, t.o, p.value(layer.to_out), t.x1);
 }
 
