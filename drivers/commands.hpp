@@ -15,3 +15,4 @@ void add_generate(CLI::App& program);
 void add_compress(CLI::App& program);
 void add_decompress(CLI::App& program);
 void add_info(CLI::App& program);
+void add_convert(CLI::App& program);

@@ -1,23 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
 // `strata eval`: bits per byte of a model over a split, or over files read byte by byte.
 
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <span>
 #include <string>
 
 #include "commands.hpp"
 #include "core/error.hpp"
 #include "core/log.hpp"
+#include "core/profiler.hpp"
 #include "core/runtime.hpp"
 #include "generate/score.hpp"
 #include "io/atomic_file.hpp"
 #include "parallel/communicator.hpp"
 #include "train/checkpoint.hpp"
 #include "train/evaluation.hpp"
+#include "train/profile.hpp"
 #include "train/progress_line.hpp"
 
 namespace {
@@ -31,7 +35,7 @@ struct Arguments {
   std::string checkpoint, data, split = "test";
   std::vector<std::string> files;
   Index window = 0, stride = 0, batch = 0, max_batches = 0;
-  bool json = false;
+  bool json = false, profile = false;
 };
 
 void put(nlohmann::ordered_json& object, LossOf const& loss) {
@@ -153,6 +157,23 @@ void score(Arguments const& arguments) {
   print_scores(arguments, model, window, losses, seconds());
 }
 
+/// What the profile of an evaluation tells besides the times. Collective.
+void describe(strata::train::LoadedModel const& model, EvaluationSettings const& settings,
+              strata::io::DatasetFile const& file, strata::parallel::Communicator const& ranks,
+              Evaluation const& result, strata::train::Profile const& profile,
+              strata::train::ProfiledRun& profiled) {
+  profiled.what = "strata eval";
+  profiled.ranks = ranks.size();
+  profiled.flops = result.flops;
+  profiled.peak_memory = strata::core::peak_resident_bytes();
+  profiled.over_ranks = strata::train::spread_over_ranks(profile, ranks);
+  profiled.memory.push_back(
+      {"parameters", 4.0 * static_cast<double>(model.hierarchy->parameters().flat_size())});
+  Index const window = std::min(settings.window, file.info(settings.split).size);
+  for (auto const& use : model.hierarchy->arena_uses(settings.batch_size, window, false))
+    profiled.memory.push_back({use.purpose, static_cast<double>(use.bytes)});
+}
+
 void evaluate(Arguments const& arguments) {
   if (arguments.data.empty() == arguments.files.empty())
     throw strata::core::InputError("name what to evaluate on: --data DATASET, or --score FILE...");
@@ -173,7 +194,18 @@ void evaluate(Arguments const& arguments) {
     throw strata::core::InputError("--stride " + std::to_string(settings.stride) +
                                    " is larger than the window of " + std::to_string(settings.window) +
                                    " bytes, which would leave bytes out");
-  Evaluation const result = strata::train::Evaluator(*model.hierarchy, file, ranks, settings).run();
+  strata::train::ProfiledRun profiled;
+  if (arguments.profile) profiled.limits = strata::train::measure_machine();
+  strata::train::Evaluator evaluator(*model.hierarchy, file, ranks, settings);
+  std::optional<strata::core::Profiler> profiler;
+  if (arguments.profile) profiler.emplace();
+  Evaluation const result = evaluator.run();
+  strata::train::Profile profile;
+  if (profiler) {
+    profiler->stop();
+    profile = strata::train::summarise(*profiler, profiled.limits);
+    describe(model, settings, file, ranks, result, profile, profiled);
+  }
   if (!ranks.is_root()) return;
   if (arguments.json) {
     nlohmann::ordered_json json;
@@ -184,6 +216,8 @@ void evaluate(Arguments const& arguments) {
     json["window"] = settings.window;
     json["stride"] = settings.stride > 0 ? settings.stride : settings.window;
     json.update(to_json(result));
+    if (profiler)
+      json["profile"] = nlohmann::ordered_json::parse(strata::train::profile_json(profile, profiled));
     std::printf("%s\n", json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
   } else {
     std::printf("%s: %.6f bits per byte over %lld bytes (%.6f nats per byte, window %lld, %.0f bytes/s)\n",
@@ -191,6 +225,7 @@ void evaluate(Arguments const& arguments) {
                 static_cast<long long>(result.total.bytes), result.total.loss(),
                 static_cast<long long>(settings.window),
                 static_cast<double>(result.total.bytes) / result.seconds);
+    if (profiler) std::printf("%s", strata::train::profile_table(profile, profiled).c_str());
   }
 }
 
@@ -226,6 +261,8 @@ void add_eval(CLI::App& program) {
                                 ->check(CLI::PositiveNumber);
   command->add_flag("--json", arguments->json,
                     "Also by document, by position in the context and in the patch");
-  for (CLI::Option* const other : {data, split, stride, most}) files->excludes(other);
+  CLI::Option* const profile = command->add_flag("--profile", arguments->profile,
+                                                 "Time every kernel and stage; with --json as `profile`");
+  for (CLI::Option* const other : {data, split, stride, most, profile}) files->excludes(other);
   command->callback([arguments] { evaluate(*arguments); });
 }

@@ -23,6 +23,7 @@ int run(int argc, char** argv) {
   add_compress(program);
   add_decompress(program);
   add_info(program);
+  add_convert(program);
   try {
     program.parse(argc, argv);
   } catch (CLI::RuntimeError const& end) {

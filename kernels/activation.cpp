@@ -2,6 +2,7 @@
 #include "kernels/activation.hpp"
 
 #include "kernels/common/check.hpp"
+#include "kernels/common/profile.hpp"
 #include "kernels/common/row_ops.hpp"
 
 namespace strata::kernels {
@@ -9,6 +10,8 @@ namespace strata::kernels {
 template <class T>
 void bias_gelu_forward(ExecSpace const& space, ConstMat<T> h, ConstVec<T> bias, Dropout const& dropout,
                        Mat<T> y) {
+  KernelScope const timed("bias_gelu_forward",
+                          [&] { return bias_gelu_forward_cost<T>(h.extent(0), h.extent(1)); });
   STRATA_REQUIRE(y.extent(0) == h.extent(0) && y.extent(1) == h.extent(1) && bias.extent(0) == h.extent(1),
                  "h is (" << h.extent(0) << ", " << h.extent(1) << ")");
   Dropout const drop = dropout;
@@ -36,6 +39,8 @@ void bias_gelu_forward(ExecSpace const& space, ConstMat<T> h, ConstVec<T> bias, 
 template <class T>
 void bias_gelu_backward(ExecSpace const& space, ConstMat<T> dy, ConstMat<T> h, ConstVec<T> bias,
                         Dropout const& dropout, Mat<T> dh, Vec<T> dbias, Vec<T> workspace) {
+  KernelScope const timed("bias_gelu_backward",
+                          [&] { return bias_gelu_backward_cost<T>(h.extent(0), h.extent(1)); });
   Index const rows = h.extent(0), width = h.extent(1);
   STRATA_REQUIRE(Index(dy.extent(0)) == rows && Index(dy.extent(1)) == width && Index(dh.extent(0)) == rows &&
                      Index(dh.extent(1)) == width && Index(bias.extent(0)) == width &&

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "kernels/common/check.hpp"
+#include "kernels/common/profile.hpp"
 #include "kernels/common/row_ops.hpp"
 
 namespace strata::kernels {
@@ -11,6 +12,7 @@ namespace strata::kernels {
 template <class T>
 void adamw_step(ExecSpace const& space, AdamW const& settings, ConstVec<T> gradient, Vec<T> parameter,
                 Vec<T> first_moment, Vec<T> second_moment) {
+  KernelScope const timed("adamw_step", [&] { return adamw_cost<T>(parameter.extent(0)); });
   Index const n = parameter.extent(0);
   STRATA_REQUIRE(Index(gradient.extent(0)) == n && Index(first_moment.extent(0)) == n &&
                      Index(second_moment.extent(0)) == n,

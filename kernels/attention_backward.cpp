@@ -3,6 +3,7 @@
 
 #include "kernels/attention_blocks.hpp"
 #include "kernels/common/math.hpp"
+#include "kernels/common/profile.hpp"
 
 namespace strata::kernels {
 namespace attention {
@@ -278,6 +279,7 @@ template <class T>
 void attention_backward(ExecSpace const& space, AttentionShape shape, ConstMat<T> q, KeyValues<T> key_values,
                         ConstMat<T> o, ConstMat<T> log_sum, ConstMat<T> dout, Dropout const& dropout,
                         Mat<T> dq, KeyValues<T> dkey_values, Vec<T> workspace) {
+  KernelScope const timed("attention_backward", [&] { return attention_backward_cost<T>(shape); });
   using attention::Part;
   attention::require_arguments<T>(shape, q, key_values);
   attention::require_arguments<T>(shape, dq, dkey_values);
@@ -322,6 +324,7 @@ Cost attention_backward_cost(AttentionShape shape) {
   cost.bytes_written = (rows * d + 2 * positions * d) * heads * sizeof(T);
   // Four products (dv, dp, dk, dq), and per pair a difference and a multiplication.
   cost.flops = pairs * (8 * d + 2) + rows * heads * 4 * d;
+  cost.model_flops = pairs * 8 * d;
   return cost;
 }
 

@@ -5,6 +5,7 @@
 #include "kernels/attention_one_query.hpp"
 #include "kernels/common/check.hpp"
 #include "kernels/common/math.hpp"
+#include "kernels/common/profile.hpp"
 
 namespace strata::kernels {
 namespace attention {
@@ -146,6 +147,7 @@ struct Forward {
 template <class T>
 void attention_forward(ExecSpace const& space, AttentionShape shape, ConstMat<T> q, KeyValues<T> key_values,
                        Dropout const& dropout, Mat<T> o, Mat<T> log_sum, Vec<T> workspace) {
+  KernelScope const timed("attention_forward", [&] { return attention_forward_cost<T>(shape); });
   attention::require_arguments<T>(shape, q, key_values);
   STRATA_REQUIRE(o.extent(0) == q.extent(0) && o.extent(1) == q.extent(1), "outputs " << o.extent(0));
   STRATA_REQUIRE(log_sum.extent(0) == q.extent(0) && static_cast<Index>(log_sum.extent(1)) == shape.heads,
@@ -180,6 +182,7 @@ Cost attention_forward_cost(AttentionShape shape) {
   cost.bytes_written = rows * heads * (d + 1) * sizeof(T);
   // Two products, and per pair a maximum, a difference, an exponential and a sum.
   cost.flops = pairs * (4 * d + 4) + rows * heads * (2 * d + 2);
+  cost.model_flops = pairs * 4 * d;
   return cost;
 }
 

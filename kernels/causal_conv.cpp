@@ -2,6 +2,7 @@
 #include "kernels/causal_conv.hpp"
 
 #include "kernels/common/check.hpp"
+#include "kernels/common/profile.hpp"
 #include "kernels/common/row_ops.hpp"
 
 namespace strata::kernels {
@@ -354,6 +355,9 @@ Operands<T> operands(Sequences shape, ConstMat<T> x, ConstMat<T> previous, Const
 template <class T>
 void causal_conv_silu_forward(ExecSpace const& space, Sequences shape, ConstMat<T> x, ConstMat<T> previous,
                               ConstMat<T> weight, ConstVec<T> bias, Mat<T> y) {
+  KernelScope const timed("causal_conv_silu_forward", [&] {
+    return causal_conv_silu_forward_cost<T>(shape, x.extent(1), weight.extent(1));
+  });
   Operands<T> const in = operands<T>(shape, x, previous, weight, bias);
   require_matrix<T>("y", shape.rows(), in.channels, y);
   char const* const label = "strata::causal_conv::causal_conv_silu_forward";
@@ -373,6 +377,8 @@ void causal_conv_silu_forward(ExecSpace const& space, Sequences shape, ConstMat<
 template <class T>
 void causal_conv_border(ExecSpace const& space, Sequences shape, ConstMat<T> x, ConstMat<T> previous,
                         Mat<T> next) {
+  KernelScope const timed("causal_conv_border",
+                          [&] { return copy_cost<T>(next.extent(0) * next.extent(1)); });
   Index const channels = x.extent(1), border = channels == 0 ? 0 : Index(next.extent(1)) / channels;
   require_matrix<T>("next", lanes_of(shape, next), border * channels, next);
   for_tiles(space, "strata::causal_conv::causal_conv_border", shape.count, channels,
@@ -383,6 +389,9 @@ template <class T>
 void causal_conv_silu_backward(ExecSpace const& space, Sequences shape, Mat<T> dy, ConstMat<T> x,
                                ConstMat<T> previous, ConstMat<T> weight, ConstVec<T> bias, Mat<T> dx,
                                Mat<T> dborder, Mat<T> dweight, Vec<T> dbias, Vec<T> workspace) {
+  KernelScope const timed("causal_conv_silu_backward", [&] {
+    return causal_conv_silu_backward_cost<T>(shape, x.extent(1), weight.extent(1));
+  });
   Operands<T> const in = operands<T>(shape, x, previous, weight, bias);
   Index const rows = shape.rows(), channels = in.channels, inputs = in.inputs;
   require_matrix<T>("dy", rows, channels, dy);
@@ -431,7 +440,7 @@ Cost causal_conv_silu_forward_cost(Sequences shape, Index channels, Index inputs
   double const c = static_cast<double>(channels), n = static_cast<double>(shape.rows()) * c,
                w = static_cast<double>(inputs);
   // W multiply-adds, the SiLU (4).
-  return {(n + (w + 1) * c) * sizeof(T), n * sizeof(T), (2 * w + 4) * n};
+  return {(n + (w + 1) * c) * sizeof(T), n * sizeof(T), (2 * w + 4) * n, 2 * w * n};
 }
 
 template <class T>
@@ -440,7 +449,7 @@ Cost causal_conv_silu_backward_cost(Sequences shape, Index channels, Index input
                w = static_cast<double>(inputs), again = has_own_loops(inputs) ? 0 : n;
   // W multiply-adds each for the sum, dx and dweight; the SiLU's derivative (8), its product (1), dbias (1).
   return {(2 * n + again + 2 * (w + 1) * c) * sizeof(T), (n + again + (w + 1) * c) * sizeof(T),
-          (6 * w + 10) * n};
+          (6 * w + 10) * n, 4 * w * n};
 }
 
 #define STRATA_CAUSAL_CONV(T)                                                                               \

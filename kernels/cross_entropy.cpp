@@ -3,6 +3,7 @@
 
 #include "kernels/common/check.hpp"
 #include "kernels/common/math.hpp"
+#include "kernels/common/profile.hpp"
 
 namespace strata::kernels {
 namespace {
@@ -148,6 +149,8 @@ void launch(ExecSpace const& space, char const* label, CrossEntropy<T, Backward>
 template <class T>
 void cross_entropy_forward(ExecSpace const& space, Targets const& targets, StageRows const& rows,
                            ConstMat<T> logits, ConstVec<T> bias, Vec<T> losses) {
+  KernelScope const timed("cross_entropy_forward",
+                          [&] { return cross_entropy_cost<T>(logits.extent(0), logits.extent(1)); });
   launch<false, T>(space, "strata::cross_entropy::forward", {targets, rows, logits, bias, {}, T(0), losses});
 }
 
@@ -155,6 +158,8 @@ template <class T>
 void cross_entropy_forward_backward(ExecSpace const& space, Targets const& targets, StageRows const& rows,
                                     Mat<T> logits, ConstVec<T> bias, std::type_identity_t<T> scale,
                                     Vec<T> losses) {
+  KernelScope const timed("cross_entropy_forward_backward",
+                          [&] { return cross_entropy_cost<T>(logits.extent(0), logits.extent(1)); });
   launch<true, T>(space, "strata::cross_entropy::forward_backward",
                   {targets, rows, logits, bias, logits, scale, losses});
 }

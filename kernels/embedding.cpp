@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "kernels/common/check.hpp"
+#include "kernels/common/profile.hpp"
 
 namespace strata::kernels {
 namespace {
@@ -242,6 +243,8 @@ void check(Tokens const& tokens, StageRows const& rows, std::size_t y_rows, std:
 template <class T>
 void embedding_forward(ExecSpace const& space, Tokens const& tokens, StageRows const& rows, ConstMat<T> table,
                        Mat<T> y) {
+  KernelScope const timed("embedding_forward",
+                          [&] { return embedding_forward_cost<T>(rows, table.extent(1)); });
   Entries const entries{tokens, rows};
   Index const count = entries.count();
   if (count <= 0 || table.extent(1) == 0) return;
@@ -260,6 +263,8 @@ void embedding_forward(ExecSpace const& space, Tokens const& tokens, StageRows c
 template <class T>
 void embedding_backward(ExecSpace const& space, Tokens const& tokens, StageRows const& rows, ConstMat<T> dy,
                         Index frozen, Mat<T> dtable, Vec<Index> workspace) {
+  KernelScope const timed("embedding_backward",
+                          [&] { return embedding_backward_cost<T>(rows, dtable.extent(1)); });
   Entries const entries{tokens, rows};
   Index const count = entries.count();
   if (count <= 0 || dtable.extent(1) == 0) return;

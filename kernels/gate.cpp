@@ -2,6 +2,7 @@
 #include "kernels/gate.hpp"
 
 #include "kernels/common/check.hpp"
+#include "kernels/common/profile.hpp"
 #include "kernels/common/row_ops.hpp"
 
 namespace strata::kernels {
@@ -65,6 +66,8 @@ struct Dropped {
 
 template <class T>
 void silu_gate_forward(ExecSpace const& space, ConstMat<T> y, ConstMat<T> z, Mat<T> o) {
+  KernelScope const timed("silu_gate_forward",
+                          [&] { return silu_gate_forward_cost<T>(y.extent(0), y.extent(1)); });
   require_like<T>("z", y, z);
   require_like<T>("o", y, o);
   for_tiles(
@@ -82,6 +85,8 @@ void silu_gate_forward(ExecSpace const& space, ConstMat<T> y, ConstMat<T> z, Mat
 template <class T>
 void silu_gate_backward(ExecSpace const& space, ConstMat<T> dout, ConstMat<T> y, ConstMat<T> z, Mat<T> dy,
                         Mat<T> dz) {
+  KernelScope const timed("silu_gate_backward",
+                          [&] { return silu_gate_backward_cost<T>(y.extent(0), y.extent(1)); });
   require_like<T>("dout", y, dout);
   require_like<T>("z", y, z);
   require_like<T>("dy", y, dy);
@@ -107,6 +112,8 @@ void silu_gate_backward(ExecSpace const& space, ConstMat<T> dout, ConstMat<T> y,
 template <class T>
 void gated_rms_norm_forward(ExecSpace const& space, ConstMat<T> y, ConstMat<T> z, ConstVec<T> gain, Mat<T> o,
                             Vec<T> inverse_norm) {
+  KernelScope const timed("gated_rms_norm_forward",
+                          [&] { return gated_rms_norm_forward_cost<T>(y.extent(0), y.extent(1)); });
   Index const rows = y.extent(0), width = y.extent(1);
   require_like<T>("z", y, z);
   require_like<T>("o", y, o);
@@ -133,6 +140,8 @@ template <class T>
 void gated_rms_norm_backward(ExecSpace const& space, ConstMat<T> dout, ConstMat<T> y, ConstMat<T> z,
                              ConstVec<T> gain, ConstVec<T> inverse_norm, Mat<T> dy, Mat<T> dz, Vec<T> dgain,
                              Vec<T> workspace) {
+  KernelScope const timed("gated_rms_norm_backward",
+                          [&] { return gated_rms_norm_backward_cost<T>(y.extent(0), y.extent(1)); });
   Index const rows = y.extent(0), width = y.extent(1);
   require_like<T>("dout", y, dout);
   require_like<T>("z", y, z);
@@ -194,12 +203,14 @@ Index gated_rms_norm_workspace(Index rows, Index width) { return rows + partial_
 
 template <class T>
 void add_dropped(ExecSpace const& space, Dropout const& dropout, ConstMat<T> x, Mat<T> y) {
+  KernelScope const timed("add_dropped", [&] { return copy_cost<T>(y.extent(0) * y.extent(1)); });
   require_like<T>("x", y, x);
   for_tiles(space, "strata::gate::add_dropped", y.extent(0), y.extent(1), Dropped<T>{dropout, x, y, true});
 }
 
 template <class T>
 void drop(ExecSpace const& space, Dropout const& dropout, ConstMat<T> x, Mat<T> y) {
+  KernelScope const timed("drop", [&] { return copy_cost<T>(y.extent(0) * y.extent(1)); });
   require_like<T>("x", y, x);
   for_tiles(space, "strata::gate::drop", y.extent(0), y.extent(1), Dropped<T>{dropout, x, y, false});
 }

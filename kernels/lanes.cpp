@@ -2,6 +2,7 @@
 #include "kernels/lanes.hpp"
 
 #include "kernels/common/check.hpp"
+#include "kernels/common/profile.hpp"
 #include "kernels/common/row_ops.hpp"
 
 namespace strata::kernels {
@@ -19,6 +20,7 @@ void require_shapes(Sequences shape, ConstMat<T> lanes, ConstMat<T> packed) {
 
 template <class T>
 void gather_lanes(ExecSpace const& space, Sequences shape, ConstMat<T> lanes, Mat<T> packed) {
+  KernelScope const timed("gather_lanes", [&] { return copy_cost<T>(packed.extent(0) * packed.extent(1)); });
   require_shapes<T>(shape, lanes, packed);
   Index const width = packed.extent(1);
   if (width == 0) return;
@@ -32,6 +34,7 @@ void gather_lanes(ExecSpace const& space, Sequences shape, ConstMat<T> lanes, Ma
 
 template <class T>
 void scatter_lanes(ExecSpace const& space, Sequences shape, ConstMat<T> packed, Mat<T> lanes) {
+  KernelScope const timed("scatter_lanes", [&] { return copy_cost<T>(packed.extent(0) * packed.extent(1)); });
   require_shapes<T>(shape, lanes, packed);
   Index const width = packed.extent(1);
   if (width == 0) return;
@@ -45,6 +48,9 @@ void scatter_lanes(ExecSpace const& space, Sequences shape, ConstMat<T> packed, 
 
 template <class T>
 void clear_lanes(ExecSpace const& space, Sequences shape, Mat<T> lanes) {
+  KernelScope const timed("clear_lanes", [&] {
+    return Cost{0, double(shape.count * Index(lanes.extent(1))) * sizeof(T), 0};
+  });
   STRATA_REQUIRE(shape.fits(lanes.extent(0)), lanes.extent(0) << " lanes for " << shape.count);
   Index const width = lanes.extent(1);
   if (width == 0) return;

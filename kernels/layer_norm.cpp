@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // LayerNorm (Ba, Kiros, Hinton, arXiv 1607.06450), declared in norm.hpp.
 #include "kernels/common/check.hpp"
+#include "kernels/common/profile.hpp"
 #include "kernels/common/row_ops.hpp"
 #include "kernels/norm.hpp"
 
@@ -14,6 +15,8 @@ constexpr double epsilon = 1e-5;
 template <class T>
 void layer_norm_forward(ExecSpace const& space, ConstMat<T> x, ConstVec<T> gain, ConstVec<T> bias, Mat<T> y,
                         Vec<T> mean, Vec<T> inverse_std) {
+  KernelScope const timed("layer_norm_forward",
+                          [&] { return layer_norm_forward_cost<T>(x.extent(0), x.extent(1)); });
   Index const rows = x.extent(0), width = x.extent(1);
   STRATA_REQUIRE(Index(y.extent(0)) == rows && Index(y.extent(1)) == width &&
                      Index(gain.extent(0)) == width && Index(bias.extent(0)) == width &&
@@ -43,6 +46,8 @@ template <class T>
 void layer_norm_backward(ExecSpace const& space, ConstMat<T> dy, ConstMat<T> x, ConstVec<T> gain,
                          ConstVec<T> mean, ConstVec<T> inverse_std, Mat<T> dx, Vec<T> dgain, Vec<T> dbias,
                          Vec<T> workspace) {
+  KernelScope const timed("layer_norm_backward",
+                          [&] { return layer_norm_backward_cost<T>(x.extent(0), x.extent(1)); });
   Index const rows = x.extent(0), width = x.extent(1);
   STRATA_REQUIRE(Index(dy.extent(0)) == rows && Index(dy.extent(1)) == width && Index(dx.extent(0)) == rows &&
                      Index(dx.extent(1)) == width && Index(gain.extent(0)) == width &&

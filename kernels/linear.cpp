@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "kernels/common/check.hpp"
+#include "kernels/common/profile.hpp"
 #include "kernels/linear_rows.hpp"
 
 namespace strata::kernels {
@@ -149,26 +150,36 @@ void backward_input(ExecSpace const& space, ConstMat<T> dy, ConstMat<T> weight, 
 
 template <class T>
 void linear_forward(ExecSpace const& space, ConstMat<T> x, ConstMat<T> weight, ConstVec<T> bias, Mat<T> y) {
+  KernelScope const timed("linear_forward",
+                          [&] { return linear_cost<T>(x.extent(0), x.extent(1), y.extent(1)); });
   forward<T>(space, x, weight, bias, y, false);
 }
 
 template <class T>
 void linear_forward_accumulate(ExecSpace const& space, ConstMat<T> x, ConstMat<T> weight, Mat<T> y) {
+  KernelScope const timed("linear_forward_accumulate",
+                          [&] { return linear_cost<T>(x.extent(0), x.extent(1), y.extent(1)); });
   forward<T>(space, x, weight, {}, y, true);
 }
 
 template <class T>
 void linear_backward_input(ExecSpace const& space, ConstMat<T> dy, ConstMat<T> weight, Mat<T> dx) {
+  KernelScope const timed("linear_backward_input",
+                          [&] { return linear_cost<T>(dy.extent(0), dx.extent(1), dy.extent(1)); });
   backward_input<T>(space, dy, weight, T(0), dx);
 }
 
 template <class T>
 void linear_backward_input_accumulate(ExecSpace const& space, ConstMat<T> dy, ConstMat<T> weight, Mat<T> dx) {
+  KernelScope const timed("linear_backward_input_accumulate",
+                          [&] { return linear_cost<T>(dy.extent(0), dx.extent(1), dy.extent(1)); });
   backward_input<T>(space, dy, weight, T(1), dx);
 }
 
 template <class T>
 void linear_backward_weight(ExecSpace const& space, ConstMat<T> dy, ConstMat<T> x, Mat<T> dweight) {
+  KernelScope const timed("linear_backward_weight",
+                          [&] { return linear_cost<T>(dy.extent(0), x.extent(1), dy.extent(1)); });
   STRATA_REQUIRE(
       dy.extent(0) == x.extent(0) && dweight.extent(0) == dy.extent(1) && dweight.extent(1) == x.extent(1),
       "dy (" << dy.extent(0) << ", " << dy.extent(1) << "), x (" << x.extent(0) << ", " << x.extent(1)
@@ -187,7 +198,7 @@ void linear_backward_weight(ExecSpace const& space, ConstMat<T> dy, ConstMat<T> 
 template <class T>
 Cost linear_cost(Index rows, Index inputs, Index outputs) {
   double const m = double(rows), k = double(inputs), n = double(outputs);
-  return {sizeof(T) * (m * k + n * k), sizeof(T) * m * n, 2 * m * n * k};
+  return {sizeof(T) * (m * k + n * k), sizeof(T) * m * n, 2 * m * n * k, 2 * m * n * k};
 }
 
 #define STRATA_LINEAR(T)                                                                                 \

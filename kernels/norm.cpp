@@ -2,6 +2,7 @@
 #include "kernels/norm.hpp"
 
 #include "kernels/common/check.hpp"
+#include "kernels/common/profile.hpp"
 #include "kernels/common/row_ops.hpp"
 
 namespace strata::kernels {
@@ -36,6 +37,8 @@ template <class T>
 void shift_rms_norm_forward(ExecSpace const& space, Sequences shape, RmsForm form, Index shifted,
                             ConstMat<T> x, ConstMat<T> previous, ConstVec<T> gain, Mat<T> y,
                             Vec<T> inverse_norm, Mat<T> residual, ConstVec<T> residual_bias) {
+  KernelScope const timed("shift_rms_norm_forward",
+                          [&] { return shift_rms_norm_forward_cost<T>(shape, gain.extent(0)); });
   Index const width = gain.extent(0), kept = width - shifted, length = shape.length;
   require_shift_shapes<T>(shape, shifted, width, x, previous);
   STRATA_REQUIRE(Index(y.extent(0)) == shape.rows() && Index(y.extent(1)) == width &&
@@ -85,6 +88,8 @@ void shift_rms_norm_backward(ExecSpace const& space, Sequences shape, RmsForm fo
                              ConstMat<T> dy, ConstMat<T> x, ConstMat<T> previous, ConstVec<T> gain,
                              ConstVec<T> inverse_norm, ConstMat<T> dnext, Mat<T> dx, Mat<T> dprevious,
                              Vec<T> dgain, Vec<T> workspace) {
+  KernelScope const timed("shift_rms_norm_backward",
+                          [&] { return shift_rms_norm_backward_cost<T>(shape, gain.extent(0)); });
   Index const width = gain.extent(0), kept = width - shifted, length = shape.length, rows = shape.rows();
   require_shift_shapes<T>(shape, shifted, width, x, previous);
   require_shift_shapes<T>(shape, shifted, width, dy, dnext);
@@ -170,6 +175,7 @@ Index shift_rms_norm_workspace(Sequences shape, Index width) {
 
 template <class T>
 void last_rows(ExecSpace const& space, Sequences shape, ConstMat<T> x, Mat<T> border) {
+  KernelScope const timed("last_rows", [&] { return copy_cost<T>(shape.count * Index(border.extent(1))); });
   Index const shifted = border.extent(1), kept = static_cast<Index>(x.extent(1)) - shifted,
               length = shape.length;
   STRATA_REQUIRE(

@@ -2,6 +2,7 @@
 #include "kernels/reduce.hpp"
 
 #include "kernels/common/check.hpp"
+#include "kernels/common/profile.hpp"
 #include "kernels/common/row_ops.hpp"
 
 namespace strata::kernels {
@@ -14,6 +15,7 @@ constexpr Index squares_per_block = 8192;
 
 template <class T>
 void column_sums(ExecSpace const& space, ConstMat<T> m, Vec<T> sums, Vec<T> workspace) {
+  KernelScope const timed("column_sums", [&] { return column_sums_cost<T>(m.extent(0), m.extent(1)); });
   Index const rows = m.extent(0), columns = m.extent(1);
   STRATA_REQUIRE(Index(sums.extent(0)) == columns, "m is (" << rows << ", " << columns << ")");
   STRATA_REQUIRE(Index(workspace.extent(0)) >= column_sums_workspace(rows, columns),
@@ -35,6 +37,7 @@ Index column_sums_workspace(Index rows, Index columns) { return partial_sums_siz
 
 template <class T>
 void squared_norm(ExecSpace const& space, ConstVec<T> v, Vec<double> result, Vec<double> workspace) {
+  KernelScope const timed("squared_norm", [&] { return squared_norm_cost<T>(v.extent(0)); });
   Index const n = v.extent(0), blocks = squared_norm_workspace(n);
   STRATA_REQUIRE(result.extent(0) >= 1 && Index(workspace.extent(0)) >= blocks,
                  "workspace of " << workspace.extent(0) << " for " << n << " elements");
@@ -63,6 +66,9 @@ Index squared_norm_workspace(Index n) { return blocks_of(n, squares_per_block); 
 
 template <class T>
 void add_losses(ExecSpace const& space, ConstVec<T> losses, Vec<double> totals) {
+  KernelScope const timed("add_losses", [&] {
+    return Cost{double(losses.extent(0)) * sizeof(T), 0, double(losses.extent(0))};
+  });
   STRATA_REQUIRE(totals.extent(0) >= 2, "totals of " << totals.extent(0));
   Index const n = losses.extent(0);
   T const* const loss = losses.data();

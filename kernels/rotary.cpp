@@ -2,6 +2,7 @@
 #include "kernels/rotary.hpp"
 
 #include "kernels/common/check.hpp"
+#include "kernels/common/profile.hpp"
 #include "kernels/common/row_ops.hpp"
 
 namespace strata::kernels {
@@ -64,6 +65,9 @@ Index require_shapes(Sequences shape, Index start, Index heads, ConstMat<T> tabl
 
 template <class T>
 void rotary_table(ExecSpace const& space, Index first, Mat<T> cosine_sine, Index const* positions) {
+  KernelScope const timed("rotary_table", [&] {
+    return Cost{0, double(cosine_sine.extent(0) * cosine_sine.extent(1)) * sizeof(T), 0};
+  });
   Index const length = cosine_sine.extent(0), head_dim = cosine_sine.extent(1), pairs = head_dim / 2;
   STRATA_REQUIRE(head_dim % 2 == 0, "heads of " << head_dim);
   for_tiles(
@@ -87,6 +91,8 @@ void rotary_table(ExecSpace const& space, Index first, Mat<T> cosine_sine, Index
 template <class T>
 void split_rotate_forward(ExecSpace const& space, Sequences shape, Index start, Index heads,
                           ConstMat<T> cosine_sine, ConstMat<T> qkv, Mat<T> q, KeyValues<T> key_values) {
+  KernelScope const timed("split_rotate_forward",
+                          [&] { return split_rotate_cost<T>(shape, heads, q.extent(1) / heads); });
   Index const width = require_shapes<T>(shape, start, heads, cosine_sine, q, qkv, key_values);
   STRATA_REQUIRE(shape.starts == nullptr || shape.length == 1, "different starts for " << shape.length);
   Mat<T> const stored = key_values.data;
@@ -114,6 +120,8 @@ void split_rotate_forward(ExecSpace const& space, Sequences shape, Index start, 
 template <class T>
 void split_rotate_backward(ExecSpace const& space, Sequences shape, Index start, Index heads,
                            ConstMat<T> cosine_sine, ConstMat<T> dq, KeyValues<T> dkey_values, Mat<T> dqkv) {
+  KernelScope const timed("split_rotate_backward",
+                          [&] { return split_rotate_cost<T>(shape, heads, dq.extent(1) / heads); });
   Index const width = require_shapes<T>(shape, start, heads, cosine_sine, dq, dqkv, dkey_values);
   Mat<T> const stored = dkey_values.data;
   Index const capacity = dkey_values.capacity;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/selective_scan_sweep.hpp"
 
+#include "kernels/common/profile.hpp"
+
 namespace strata::kernels {
 namespace selective_scan {
 
@@ -389,6 +391,7 @@ template <class T>
 void selective_scan_backward(ExecSpace const& space, SelectiveScanShape const& shape,
                              SelectiveScanInputs<T> const& in, ConstMat<T> initial, ConstMat<T> dy,
                              SelectiveScanGradients<T> const& out, Mat<T> dstate, Vec<T> workspace) {
+  KernelScope const timed("selective_scan_backward", [&] { return selective_scan_backward_cost<T>(shape); });
   using namespace selective_scan;
   Index const rows = shape.sequences.rows(), channels = shape.channels, state = shape.state;
   require_inputs<T>(shape, in);
@@ -448,7 +451,8 @@ Cost selective_scan_backward_cost(SelectiveScanShape const& shape) {
   // Per state: the decay and the state once more (5), g, dB, dC, g B, rho, rho A, dA (14). Per channel: step
   // and its derivative (9), step x, dx, ddelta, the sums of parameters' gradients (12).
   return {(rows * (3 * e + 2 * n) + 2 * count * e * n + 2 * (e * n + 2 * e)) * sizeof(T),
-          (rows * (2 * e + 2 * n) + count * e * n + e * n + 2 * e) * sizeof(T), rows * e * (19 * n + 21)};
+          (rows * (2 * e + 2 * n) + count * e * n + e * n + 2 * e) * sizeof(T), rows * e * (19 * n + 21),
+          2 * selective_scan_forward_cost<T>(shape).model_flops};
 }
 
 #define STRATA_SELECTIVE_SCAN_BACKWARD(T)                                                           \

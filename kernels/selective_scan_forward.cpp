@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/selective_scan_sweep.hpp"
 
+#include "kernels/common/profile.hpp"
+
 namespace strata::kernels {
 namespace selective_scan {
 
@@ -37,6 +39,7 @@ Plan make_plan(SelectiveScanShape const& shape) {
 template <class T>
 void selective_scan_forward(ExecSpace const& space, SelectiveScanShape const& shape,
                             SelectiveScanInputs<T> const& in, Mat<T> state, Mat<T> y, Vec<T> workspace) {
+  KernelScope const timed("selective_scan_forward", [&] { return selective_scan_forward_cost<T>(shape); });
   using selective_scan::Purpose;
   selective_scan::require_inputs<T>(shape, in);
   selective_scan::require_states<T>(shape, state);
@@ -61,8 +64,9 @@ Cost selective_scan_forward_cost(SelectiveScanShape const& shape) {
                n = static_cast<double>(shape.state);
   // Per state: step A, its exp, two products and a sum for h, a product and a sum for y. Per channel: bias
   // and softplus (5), step x, D x added.
+  double const flops = rows * e * (7 * n + 8);
   return {(rows * (2 * e + 2 * n) + count * e * n + e * n + 2 * e) * sizeof(T),
-          (rows * e + count * e * n) * sizeof(T), rows * e * (7 * n + 8)};
+          (rows * e + count * e * n) * sizeof(T), flops, flops};
 }
 
 #define STRATA_SELECTIVE_SCAN_FORWARD(T)                                                          \

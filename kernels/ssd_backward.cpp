@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/ssd_chunks.hpp"
 
+#include "kernels/common/profile.hpp"
+
 namespace strata::kernels {
 namespace ssd {
 
@@ -358,6 +360,7 @@ struct AddParts {
 template <class T>
 void ssd_backward(ExecSpace const& space, SsdShape const& shape, SsdInputs<T> const& in, ConstMat<T> initial,
                   ConstMat<T> dy, SsdGradients<T> const& out, Mat<T> dstate, Vec<T> workspace) {
+  KernelScope const timed("ssd_backward", [&] { return ssd_backward_cost<T>(shape); });
   ssd::require_shapes<T>(shape, in, dy, initial);
   ssd::require_shapes<T>(shape, {out.x, out.b, out.c, out.dt, out.dt_bias, out.a_log, out.d}, dy, dstate);
   bool const keeps_state = dstate.data() != nullptr;
@@ -401,7 +404,7 @@ Cost ssd_backward_cost(SsdShape const& shape) {
   cost.bytes_read = forward.bytes_read + rows * channels * sizeof(T);
   cost.bytes_written = rows * (channels + 2 * state + heads) * sizeof(T);
   // Two products for each of the forward pass; what is computed again does not count.
-  cost.flops = 2 * forward.flops;
+  cost.flops = cost.model_flops = 2 * forward.flops;
   return cost;
 }
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/ssd_chunks.hpp"
 
+#include "kernels/common/profile.hpp"
+
 namespace strata::kernels {
 namespace ssd {
 
@@ -116,6 +118,7 @@ struct Step {
 template <class T>
 void ssd_forward(ExecSpace const& space, SsdShape const& shape, SsdInputs<T> const& in, Mat<T> state,
                  Mat<T> y, Vec<T> workspace) {
+  KernelScope const timed("ssd_forward", [&] { return ssd_forward_cost<T>(shape); });
   bool const keeps_state = state.data() != nullptr;
   ssd::require_shapes<T>(shape, in, y, state);
   STRATA_REQUIRE(static_cast<Index>(workspace.extent(0)) >= ssd_forward_workspace<T>(shape, keeps_state),
@@ -155,6 +158,7 @@ Cost ssd_forward_cost(SsdShape const& shape) {
   // states at borders C S and B x^T.
   cost.flops = pairs * (2 * state + heads * (2.0 * shape.head_width + 3)) +
                4 * channels * state * ssd::rows_with_state(plan) + rows * (2 * channels + 4 * heads);
+  cost.model_flops = cost.flops;
   return cost;
 }
 

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "kernels/common/check.hpp"
+#include "kernels/common/profile.hpp"
 #include "kernels/common/row_ops.hpp"
 
 namespace strata::kernels {
@@ -197,6 +198,7 @@ template <class T>
 void stage_input_forward(ExecSpace const& space, StageRows const& rows, ConstMat<T> embedded,
                          ConstVec<T> start, ConstMat<T> positions, ConstMat<T> rotation, ConstMat<T> context,
                          Index lag, Mat<T> x) {
+  KernelScope const timed("stage_input_forward", [&] { return stage_input_cost<T>(rows, x.extent(1)); });
   if (x.extent(0) == 0 || x.extent(1) == 0) return;
   check(rows, lag, x.extent(0), x.extent(1), embedded.extent(0), embedded.extent(1), context.extent(0),
         context.data() != nullptr, rotation.extent(0), rotation.extent(1), rotation.data() != nullptr);
@@ -214,6 +216,7 @@ template <class T>
 void stage_input_backward(ExecSpace const& space, StageRows const& rows, ConstMat<T> dx, ConstMat<T> rotation,
                           Index lag, Mat<T> dembedded, Vec<T> dstart, Mat<T> dpositions, Mat<T> dcontext,
                           Vec<T> workspace) {
+  KernelScope const timed("stage_input_backward", [&] { return stage_input_cost<T>(rows, dx.extent(1)); });
   check(rows, lag, dx.extent(0), dx.extent(1), dembedded.extent(0), dembedded.extent(1), dcontext.extent(0),
         dcontext.data() != nullptr, rotation.extent(0), rotation.extent(1), rotation.data() != nullptr);
   Index const width = Index(dx.extent(1));

@@ -10,13 +10,13 @@
 import argparse
 import datetime
 import json
-import math
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
-from xml.sax.saxutils import escape
+
+from svg_plot import COLOURS, GAP, HEIGHT, TOP, Axis, Panel, document, legend
 
 UNITS = {"k": 10**3, "m": 10**6, "g": 10**9}
 
@@ -169,7 +169,7 @@ def length_text(context):
     for unit, factor in (("G", 10**9), ("M", 10**6), ("K", 10**3)):
         if context >= factor:
             return f"{context / factor:.4g}{unit}"
-    return str(context)
+    return f"{context:g}"
 
 
 def error(record):
@@ -202,50 +202,7 @@ def table(options):
 
 # ---------------------------------------------------------------- the plot
 
-COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf", "#8c564b", "#7f7f7f")
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, GAP = 760, 250, 80, 30, 34, 64
 LEAST, MOST = 1e3, 1e8  # contexts
-
-
-class Panel:
-    """Axes of powers of ten."""
-
-    def __init__(self, top, title, contexts, values):
-        self.top, self.title = top, title
-        self.x = decades([LEAST, MOST, *contexts])
-        self.y = decades(values)
-
-    def place(self, x, y):
-        def part(value, ends):
-            return (math.log10(value) - ends[0]) / (ends[1] - ends[0])
-        return LEFT + part(x, self.x) * (WIDTH - LEFT - RIGHT), self.top + (1 - part(y, self.y)) * HEIGHT
-
-    def frame(self, unit_of):
-        svg = [f'<text x="{LEFT}" y="{self.top - 12}" font-weight="bold">{escape(self.title)}</text>']
-        for exponent in range(self.x[0], self.x[1] + 1):
-            x, bottom = self.place(10.0**exponent, 10.0 ** self.y[0])
-            svg.append(f'<path d="M{x:.1f} {bottom}V{self.top}" stroke="#ddd"/>')
-            svg.append(f'<text x="{x:.1f}" y="{bottom + 18}" text-anchor="middle">{length_text(10**exponent)}</text>')
-        for exponent in range(self.y[0], self.y[1] + 1):
-            _, y = self.place(10.0 ** self.x[0], 10.0**exponent)
-            svg.append(f'<path d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}" stroke="#ddd"/>')
-            svg.append(f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{unit_of(10.0**exponent)}</text>')
-        return svg
-
-    def line(self, points, colour, dashed=False):
-        places = [self.place(x, y) for x, y in points]
-        path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
-        svg = [f'<path d="{path}" fill="none" stroke="{colour}" stroke-width="2"'
-               + (' stroke-dasharray="5 4"' if dashed else "") + "/>"]
-        if not dashed:
-            svg += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>' for x, y in places]
-        return svg
-
-
-def decades(values):
-    """Exponents around positive values, at least one decade."""
-    low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
-    return low, max(high, low + 1)
 
 
 def memory_text(value):
@@ -258,26 +215,22 @@ def draw(records):
     series = {}
     for record in records:
         series.setdefault((record["deck"], record["policy"]), {})[record["context"]] = record
-    contexts = [record["context"] for record in records]
+    contexts = Axis([LEAST, MOST, *(record["context"] for record in records)], length_text)
     memory = Panel(TOP, "Peak memory (dashed: predicted)", contexts,
-                   [record[key] for record in records for key in ("peak_resident", "predicted")])
+                   Axis([record[key] for record in records for key in ("peak_resident", "predicted")], memory_text))
     rate = Panel(TOP + HEIGHT + GAP, "Forward and backward, bytes per second", contexts,
-                 [record["bytes_per_second"] for record in records])
-    svg = memory.frame(memory_text) + rate.frame(lambda value: f"{value:,.0f}".replace(",", " "))
-    bottom = rate.top + HEIGHT + 34
+                 Axis([record["bytes_per_second"] for record in records], lambda value: f"{value:,.0f}".replace(",", " ")))
+    svg = memory.frame() + rate.frame()
+    named = []
     for number, ((deck, policy), by_context) in enumerate(sorted(series.items())):
         colour = COLOURS[number % len(COLOURS)]
         ordered = [by_context[context] for context in sorted(by_context)]
         svg += memory.line([(r["context"], r["predicted"]) for r in ordered], colour, dashed=True)
         svg += memory.line([(r["context"], r["peak_resident"]) for r in ordered], colour)
         svg += rate.line([(r["context"], r["bytes_per_second"]) for r in ordered], colour)
-        y = bottom + 18 * number
-        svg.append(f'<path d="M{LEFT} {y + 8}h24" stroke="{colour}" stroke-width="2"/>')
-        svg.append(f'<text x="{LEFT + 32}" y="{y + 12}">{escape(deck)}, {escape(policy)}</text>')
-    height = bottom + 18 * len(series) + 12
-    return "\n".join([f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" '
-                      f'viewBox="0 0 {WIDTH} {height}" font-family="sans-serif" font-size="12">',
-                      f'<rect width="{WIDTH}" height="{height}" fill="white"/>', *svg, "</svg>", ""])
+        named.append((f"{deck}, {policy}", colour, False))
+    lines, height = legend(rate.top + HEIGHT + 34, named)
+    return document(height, svg + lines)
 
 
 def plot(options):

@@ -86,19 +86,30 @@ struct Cost {
   double bytes_read = 0;
   double bytes_written = 0;
   double flops = 0;
+  /// Of these, what counts as the model's useful operations: in a forward kernel those of
+  /// Block::forward_flops, in a backward kernel twice as many (doc/performance.md).
+  double model_flops = 0;
 
   constexpr double bytes() const { return bytes_read + bytes_written; }
   constexpr Cost& operator+=(Cost const& other) {
     bytes_read += other.bytes_read;
     bytes_written += other.bytes_written;
     flops += other.flops;
+    model_flops += other.model_flops;
     return *this;
   }
   friend constexpr Cost operator+(Cost a, Cost const& b) { return a += b; }
   friend constexpr Cost operator*(double times, Cost const& c) {
-    return {times * c.bytes_read, times * c.bytes_written, times * c.flops};
+    return {times * c.bytes_read, times * c.bytes_written, times * c.flops, times * c.model_flops};
   }
 };
+
+/// Of a kernel that reads and writes so many elements once.
+template <class T>
+constexpr Cost copy_cost(Index elements) {
+  double const bytes = static_cast<double>(elements) * sizeof(T);
+  return {bytes, bytes, 0};
+}
 
 /// A kernel's template is compiled once per scalar type, in its own .cpp file.
 #define STRATA_INSTANTIATE(MACRO) MACRO(float) MACRO(double)

@@ -10,6 +10,7 @@
 #include <chrono>
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
 #include <iostream>
 #include <new>
 #include <optional>
@@ -117,6 +118,14 @@ std::vector<char*> take_kokkos_arguments(int& argc, char** argv) {
   return taken;
 }
 
+/// Kokkos before 3.7 knows the variable that names tools by an older name.
+void name_tools_library() {
+#if KOKKOS_VERSION < 30700
+  if (char const* const libraries = std::getenv("KOKKOS_TOOLS_LIBS"))
+    setenv("KOKKOS_PROFILE_LIBRARY", libraries, 0);
+#endif
+}
+
 }  // namespace
 
 int run_main(int argc, char** argv, std::function<int(int argc, char** argv)> const& body) {
@@ -141,6 +150,7 @@ int run_main(int argc, char** argv, std::function<int(int argc, char** argv)> co
     auto kokkos_arguments = take_kokkos_arguments(argc, argv);
     int kokkos_argc = static_cast<int>(kokkos_arguments.size());
     kokkos_arguments.push_back(nullptr);
+    name_tools_library();
     Kokkos::ScopeGuard const kokkos(kokkos_argc, kokkos_arguments.data());
     status = agree(comm, run_body(argc, argv, body));
   }

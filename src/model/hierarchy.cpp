@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "kernels/common/check.hpp"
+#include "kernels/common/profile.hpp"
 #include "kernels/linear.hpp"
 #include "kernels/reduce.hpp"
 #include "model/time_chunks.hpp"
@@ -27,6 +28,20 @@ constexpr Index outer_elements = kernels::on_device ? Index(1) << 25 : Index(1) 
 constexpr Index least_outer_rows = 256;
 
 Index ceil_div(Index a, Index b) { return (a + b - 1) / b; }
+
+/// A pass through a stage as profilers see it; nothing while memory is being measured. "rebuild" is what a
+/// backward pass computes again.
+class PassRegion {
+ public:
+  PassRegion(bool measures, std::size_t stage, char const* pass) {
+    if (measures) return;
+    stage_.emplace("stage", static_cast<Index>(stage) + 1);
+    pass_.emplace(pass);
+  }
+
+ private:
+  std::optional<kernels::Region> stage_, pass_;  // closed in the reverse order
+};
 
 }  // namespace
 
@@ -247,15 +262,18 @@ void Hierarchy<T>::run(Step& step) const {
 
   for (Index c = 0; c < chunks.count(); ++c) {
     StageRows const r = rows_of(c);
-    if (!step.measures()) chunks.save(c);
-    forward(c);
     Mat<T> const y = rows(y_all, 0, r.shape.rows());
     Mat<T> const dy = step.trains() ? gradient_rows(c, r) : Mat<T>();
+    {
+      PassRegion const region(step.measures(), 0, "forward");
+      if (!step.measures()) chunks.save(c);
+      forward(c);
+      if (!config_.is_last(0) && step.trains() && whole.shape.length > whole.patches && !step.measures())
+        Kokkos::deep_copy(ExecSpace(), dy, T(0));
+    }
     if (config_.is_last(0)) {
       head(step, r, y, dy);
     } else {
-      if (step.trains() && whole.shape.length > whole.patches && !step.measures())
-        Kokkos::deep_copy(ExecSpace(), dy, T(0));
       children(step, 0, r, y, dy);
     }
     if (step.measures()) break;
@@ -263,18 +281,27 @@ void Hierarchy<T>::run(Step& step) const {
   if (!step.trains()) return;
   if (step.inner_ready) step.inner_ready();
 
-  if (!step.measures()) chunks.clear_gradients();
+  if (!step.measures()) {
+    PassRegion const region(false, 0, "backward");
+    chunks.clear_gradients();
+  }
   for (Index c = chunks.count() - 1; c >= 0; --c) {
     StageRows const r = rows_of(c);
-    if (!step.measures()) chunks.rebuild(c, forward);
-    typename Stage<T>::StageTape const tape = chunks.tape(c);
-    Pass<T> const pass = step.pass(*this, 0, r);
-    Mat<T> const dx = rows(y_all, 0, r.shape.rows());
-    step.call(block.backward_scratch(r.shape, chunks.carries()), [&] {
-      block.backward(pass, tape.block, chunks.before(c), chunks.dcarry(), gradient_rows(c, r), dx);
-    });
-    step.call(stage.input_scratch(r, true),
-              [&] { stage.backward_input(pass, step.batch->tokens, r, dx, tape, Mat<T>()); });
+    if (!step.measures() && !chunks.has_tape(c)) {
+      PassRegion const region(false, 0, "rebuild");
+      chunks.rebuild(c, forward);
+    }
+    {
+      PassRegion const region(step.measures(), 0, "backward");
+      typename Stage<T>::StageTape const tape = chunks.tape(c);
+      Pass<T> const pass = step.pass(*this, 0, r);
+      Mat<T> const dx = rows(y_all, 0, r.shape.rows());
+      step.call(block.backward_scratch(r.shape, chunks.carries()), [&] {
+        block.backward(pass, tape.block, chunks.before(c), chunks.dcarry(), gradient_rows(c, r), dx);
+      });
+      step.call(stage.input_scratch(r, true),
+                [&] { stage.backward_input(pass, step.batch->tokens, r, dx, tape, Mat<T>()); });
+    }
     if (step.poll) step.poll();
     if (step.measures()) return;
   }
@@ -332,17 +359,25 @@ void Hierarchy<T>::descend(Step& step, std::size_t s, Index first_sequence, Mat<
     Mat<T> const dy = step.trains() ? arena.template matrix<T>(count * length, width) : Mat<T>();
     Mat<T> const parent_rows = rows(parent, first, first + count);
 
-    if (!step.measures()) above.project(pass, parent_rows, context);
-    step.call(stage.input_scratch(r, false),
-              [&] { stage.forward_input(pass, step.batch->tokens, r, slots, tape); });
-    step.call(block.forward_scratch(r.shape, false), [&] { block.forward(pass, tape.block, carry, y); });
+    if (!step.measures()) {
+      PassRegion const region(false, s - 1, "forward");
+      above.project(pass, parent_rows, context);
+    }
+    {
+      PassRegion const region(step.measures(), s, "forward");
+      step.call(stage.input_scratch(r, false),
+                [&] { stage.forward_input(pass, step.batch->tokens, r, slots, tape); });
+      step.call(block.forward_scratch(r.shape, false), [&] { block.forward(pass, tape.block, carry, y); });
+      if (!config_.is_last(s) && step.trains() && length > patches && !step.measures())
+        Kokkos::deep_copy(ExecSpace(), dy, T(0));
+    }
     if (config_.is_last(s)) {
       head(step, r, y, dy);
     } else {
-      if (step.trains() && length > patches && !step.measures()) Kokkos::deep_copy(ExecSpace(), dy, T(0));
       children(step, s, r, y, dy);
     }
     if (step.trains()) {
+      std::optional<PassRegion> region(std::in_place, step.measures(), s, "backward");
       Carry<T> const dcarry = block.take_carry(arena, count, length, false);
       Mat<T> const& dx = y;  // the rows themselves are not needed any more
       carry.position = 0;
@@ -351,6 +386,8 @@ void Hierarchy<T>::descend(Step& step, std::size_t s, Index first_sequence, Mat<
                 [&] { block.backward(pass, tape.block, carry, dcarry, dy, dx); });
       step.call(stage.input_scratch(r, true),
                 [&] { stage.backward_input(pass, step.batch->tokens, r, dx, tape, slots); });
+      region.reset();
+      region.emplace(step.measures(), s - 1, "backward");
       step.call(above.projection_scratch(count), [&] {
         above.project_backward(pass, context, parent_rows, rows(dparent, first, first + count));
       });
@@ -373,6 +410,7 @@ void Hierarchy<T>::head(Step& step, StageRows const& r, Mat<T> hidden, Mat<T> dh
       step.trains() ? arena.template vector<T>(kernels::column_sums_workspace(count, config_.num_tokens))
                     : Vec<T>();
   if (step.measures()) return;
+  kernels::Region const region("loss");
   Mat<T> const weight = parameters_.value(logits_weight_);
   Vec<T> const bias = parameters_.vector(logits_bias_);
   if (step.mode == Step::Mode::visit) {

@@ -3,6 +3,7 @@
 
 #include <cmath>
 
+#include "kernels/common/profile.hpp"
 #include "kernels/gate.hpp"
 #include "kernels/linear.hpp"
 
@@ -124,7 +125,10 @@ void Mamba1Block<T>::mix_backward(MixerCall const& call, Mat<T> initial, Mat<T> 
   Mat<T> const &dmixed = dgated, low = columns(call.kept, 0, rank_), dlow = columns(work.dkept, 0, rank_);
   kernels::silu_gate_backward<T>(call.pass.space, dgated, call.mixed, call.gate(this->columns_), dmixed,
                                  columns(dprojected, channels, 2 * channels));
-  kernels::linear_forward<T>(call.pass.space, low, p.value(m.dt_weight), {}, work.delta);
+  {
+    kernels::Region const region("rebuild");
+    kernels::linear_forward<T>(call.pass.space, low, p.value(m.dt_weight), {}, work.delta);
+  }
   kernels::SelectiveScanGradients<T> const out{work.ddelta,
                                                dconvolved,
                                                columns(work.dkept, rank_, rank_ + states),

@@ -5,6 +5,7 @@
 
 #include "kernels/causal_conv.hpp"
 #include "kernels/common/check.hpp"
+#include "kernels/common/profile.hpp"
 #include "kernels/gate.hpp"
 #include "kernels/lanes.hpp"
 #include "kernels/linear.hpp"
@@ -123,8 +124,10 @@ void MambaBlock<T>::forward(Pass<T> const& pass, Tape<T> const& tape, Carry<T>& 
   core::Arena::Frame const frame(pass.arena);
   bool const carries = carry.border.data() != nullptr;
   Scratch const scratch = Scratch::take(pass.arena, *this, tape.shape, carries, false);
-  for (Index l = 0; l < layers(); ++l)
+  for (Index l = 0; l < layers(); ++l) {
+    kernels::Region const region("layer", l + 1);
     layer_forward(pass, layer_tape(tape, l, y), scratch, tape.shape, l, carry);
+  }
   if (has_final_norm_) {
     LayerTape const t = layer_tape(tape, layers() - 1, y);
     kernels::shift_rms_norm_forward<T>(pass.space, tape.shape, RmsForm::epsilon, 0, t.next, {},
@@ -180,8 +183,10 @@ void MambaBlock<T>::backward(Pass<T> const& pass, Tape<T> const& tape, Carry<T> 
   } else {
     Kokkos::deep_copy(pass.space, dx, dy);
   }
-  for (Index l = layers() - 1; l >= 0; --l)
+  for (Index l = layers() - 1; l >= 0; --l) {
+    kernels::Region const region("layer", l + 1);
     layer_backward(pass, layer_tape(tape, l, {}), scratch, tape.shape, l, before, dcarry, dx);
+  }
 }
 
 template <class T>
@@ -197,9 +202,12 @@ void MambaBlock<T>::layer_backward(Pass<T> const& pass, LayerTape const& t, Scra
   Mat<T> const dinputs = columns(scratch.dprojected, c.convolution, c.convolution + c.convolved);
   MixerCall const call{pass, l, shape, t.projected, scratch.convolved, t.mixed, t.kept, scratch.mixer};
 
-  kernels::causal_conv_silu_forward<T>(pass.space, shape, inputs, tail(border), p.value(layer.conv_weight),
-                                       p.vector(layer.conv_bias), scratch.convolved);
-  gate(call, scratch.gated);
+  {
+    kernels::Region const region("rebuild");
+    kernels::causal_conv_silu_forward<T>(pass.space, shape, inputs, tail(border), p.value(layer.conv_weight),
+                                         p.vector(layer.conv_bias), scratch.convolved);
+    gate(call, scratch.gated);
+  }
   ConstMat<T> dout = dx;
   kernels::Dropout const keep = dropout(pass, l);
   if (keep.active()) {
@@ -213,8 +221,11 @@ void MambaBlock<T>::layer_backward(Pass<T> const& pass, LayerTape const& t, Scra
                                         p.value(layer.conv_weight), p.vector(layer.conv_bias), dinputs,
                                         tail(dborder), p.gradient(layer.conv_weight),
                                         p.gradient_vector(layer.conv_bias), scratch.workspace);
-  kernels::shift_rms_norm_forward<T>(pass.space, shape, RmsForm::epsilon, 0, t.x, {}, p.vector(layer.gain),
-                                     scratch.u, t.inverse_norm, {}, {});
+  {
+    kernels::Region const region("rebuild");
+    kernels::shift_rms_norm_forward<T>(pass.space, shape, RmsForm::epsilon, 0, t.x, {}, p.vector(layer.gain),
+                                       scratch.u, t.inverse_norm, {}, {});
+  }
   kernels::linear_backward_weight<T>(pass.space, scratch.dprojected, scratch.u, p.gradient(layer.in_weight));
   kernels::linear_backward_input<T>(pass.space, scratch.dprojected, p.value(layer.in_weight), scratch.u);
   kernels::shift_rms_norm_backward<T>(pass.space, shape, RmsForm::epsilon, 0, scratch.u, t.x, {},

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/common/profile.hpp"
 #include "kernels/linear.hpp"
 #include "kernels/norm.hpp"
 #include "kernels/reduce.hpp"
@@ -187,9 +188,12 @@ void PatchEmbedder<T>::backward(Pass<T> const& pass, kernels::Tokens const& toke
     Mat<T> const dz_piece = rows(dz, first, first + count);
     Vec<T> const mean_piece = range(scratch.mean, 0, count);
     Vec<T> const inverse_std_piece = range(scratch.inverse_std, 0, count);
-    kernels::embedding_forward<T>(pass.space, tokens, piece, p.value(table_), gathered);
-    kernels::layer_norm_forward<T>(pass.space, gathered, p.vector(first_gain_), p.vector(first_bias_), normed,
-                                   mean_piece, inverse_std_piece);
+    {
+      kernels::Region const region("rebuild");
+      kernels::embedding_forward<T>(pass.space, tokens, piece, p.value(table_), gathered);
+      kernels::layer_norm_forward<T>(pass.space, gathered, p.vector(first_gain_), p.vector(first_bias_),
+                                     normed, mean_piece, inverse_std_piece);
+    }
     kernels::linear_backward_weight<T>(pass.space, dz_piece, normed, p.gradient(weight_));
     Mat<T> const& dnormed = normed;  // its last use was the product above
     kernels::linear_backward_input<T>(pass.space, dz_piece, p.value(weight_), dnormed);

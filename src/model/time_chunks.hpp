@@ -41,11 +41,13 @@ class TimeChunks {
 
   /// Going forward: saves the border before chunk c, if a backward pass follows.
   void save(Index c);
+  /// Going backward from the last chunk: whether the tape of chunk c is still there.
+  bool has_tape(Index c) const { return keeps_ || c + 1 == count_; }
   /// Going backward from the last chunk: brings back the tape of chunk c and the borders around it.
   /// forward(k) runs chunk k of the stage from carry().
   template <class F>
   void rebuild(Index c, F const& forward) {
-    if (keeps_ || c + 1 == count_) return;
+    if (has_tape(c)) return;
     Index const group = c / interval_ * interval_;
     bool const enters_group = c + 1 == group + interval_;
     restore(enters_group ? group : c);

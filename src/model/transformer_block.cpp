@@ -7,6 +7,7 @@
 #include "core/error.hpp"
 #include "kernels/activation.hpp"
 #include "kernels/common/check.hpp"
+#include "kernels/common/profile.hpp"
 #include "kernels/linear.hpp"
 #include "kernels/norm.hpp"
 #include "kernels/reduce.hpp"
@@ -244,6 +245,7 @@ void TransformerBlock<T>::forward(Pass<T> const& pass, Tape<T> const& tape, Carr
     kernels::rotary_table<T>(pass.space, tape.shape.starts == nullptr ? span.start() : 0,
                              span.scratch.rotation, tape.shape.starts);
   for (Index l = 0; l < layers(); ++l) {
+    kernels::Region const region("layer", l + 1);
     attention_forward(span, l);
     feed_forward(span, l);
   }
@@ -305,6 +307,7 @@ void TransformerBlock<T>::backward(Pass<T> const& pass, Tape<T> const& tape, Car
                                       {}, pass.parameters.gradient_vector(final_gain_),
                                       span.scratch.workspace);
   for (Index l = layers() - 1; l >= 0; --l) {
+    kernels::Region const region("layer", l + 1);
     feed_backward(span, l, dcarry, dx);
     attention_backward(span, l, dcarry, dx);
   }
@@ -321,13 +324,19 @@ void TransformerBlock<T>::feed_backward(Span const& span, Index l, Carry<T> cons
   Mat<T> const dh(scratch.wide_gradient.data(), t.h.extent(0), t.h.extent(1));
   kernels::Dropout const keep = dropout(pass.dropout, SubLayer::feed_forward, l);
 
-  kernels::bias_gelu_forward<T>(pass.space, t.h, p.vector(layer.feed_in_bias), keep, gelu);
+  {
+    kernels::Region const region("rebuild");
+    kernels::bias_gelu_forward<T>(pass.space, t.h, p.vector(layer.feed_in_bias), keep, gelu);
+  }
   kernels::linear_backward_weight<T>(pass.space, dx, gelu, p.gradient(layer.feed_out));
   kernels::column_sums<T>(pass.space, dx, p.gradient_vector(layer.feed_out_bias), scratch.workspace);
   kernels::linear_backward_input<T>(pass.space, dx, p.value(layer.feed_out), dh);
   kernels::bias_gelu_backward<T>(pass.space, dh, t.h, p.vector(layer.feed_in_bias), keep, dh,
                                  p.gradient_vector(layer.feed_in_bias), scratch.workspace);
-  normalise(span, SubLayer::feed_forward, l, false);
+  {
+    kernels::Region const region("rebuild");
+    normalise(span, SubLayer::feed_forward, l, false);
+  }
   kernels::linear_backward_weight<T>(pass.space, dh, scratch.u, p.gradient(layer.feed_in));
   kernels::linear_backward_input<T>(pass.space, dh, p.value(layer.feed_in), scratch.u);
   normalise_backward(span, SubLayer::feed_forward, l, dcarry, dx);
@@ -354,7 +363,10 @@ void TransformerBlock<T>::attention_backward(Span const& span, Index l, Carry<T>
                                  scratch.workspace);
   kernels::split_rotate_backward<T>(pass.space, span.shape(), span.start(), config_.attn_num_heads,
                                     scratch.rotation, dq, dhistory, dqkv);
-  normalise(span, SubLayer::attention, l, false);
+  {
+    kernels::Region const region("rebuild");
+    normalise(span, SubLayer::attention, l, false);
+  }
   kernels::linear_backward_weight<T>(pass.space, dqkv, scratch.u,
                                      p.stacked_gradient(layer.to_q, layer.to_kv));
   kernels::linear_backward_input<T>(pass.space, dqkv, p.stacked_value(layer.to_q, layer.to_kv), scratch.u);

@@ -5,11 +5,16 @@
 #include <array>
 #include <stdexcept>
 
+#include "kernels/common/profile.hpp"
+
 namespace strata::parallel {
 namespace {
 
+using kernels::CommunicationScope;
+
 double reduce(MPI_Comm comm, double value, MPI_Op operation) {
   double result = value;
+  CommunicationScope const timed("MPI_Allreduce", sizeof value);
   check_mpi(MPI_Allreduce(&value, &result, 1, MPI_DOUBLE, operation, comm), "MPI_Allreduce");
   return result;
 }
@@ -52,15 +57,20 @@ bool Communicator::any(bool value) const { return max(value ? 1.0 : 0.0) > 0.0; 
 void Communicator::sum_in_place(double* values, std::size_t count) const {
   for (std::size_t begin = 0; begin < count; begin += piece_) {
     int const n = static_cast<int>(std::min(piece_, count - begin));
+    CommunicationScope const timed("MPI_Allreduce", static_cast<std::size_t>(n) * sizeof(double));
     check_mpi(MPI_Allreduce(MPI_IN_PLACE, values + begin, n, MPI_DOUBLE, MPI_SUM, comm_), "MPI_Allreduce");
   }
 }
 
-void Communicator::barrier() const { check_mpi(MPI_Barrier(comm_), "MPI_Barrier"); }
+void Communicator::barrier() const {
+  CommunicationScope const timed("MPI_Barrier", 0);
+  check_mpi(MPI_Barrier(comm_), "MPI_Barrier");
+}
 
 void Communicator::broadcast(void* data, std::size_t bytes, int root) const {
   for (std::size_t begin = 0; begin < bytes; begin += piece_) {
     int const n = static_cast<int>(std::min(piece_, bytes - begin));
+    CommunicationScope const timed("MPI_Bcast", static_cast<std::size_t>(n));
     check_mpi(MPI_Bcast(static_cast<char*>(data) + begin, n, MPI_BYTE, root, comm_), "MPI_Bcast");
   }
 }

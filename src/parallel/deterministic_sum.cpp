@@ -8,6 +8,7 @@
 
 #include "core/error.hpp"
 #include "kernels/common/check.hpp"
+#include "kernels/common/profile.hpp"
 #include "parallel/mpi_type.hpp"
 
 namespace strata::parallel {
@@ -146,9 +147,12 @@ void DeterministicSum<T>::exchange(int partner, Vec<T> sum) {
       send = stage_send_.data();
       receive = stage_receive_.data();
     }
-    check_mpi(MPI_Sendrecv(send, static_cast<int>(n), mpi_type<T>(), partner, 0, receive, static_cast<int>(n),
-                           mpi_type<T>(), partner, 0, comm_.get(), MPI_STATUS_IGNORE),
-              "MPI_Sendrecv");
+    {
+      kernels::CommunicationScope const timed("MPI_Sendrecv", static_cast<std::size_t>(n) * sizeof(T));
+      check_mpi(MPI_Sendrecv(send, static_cast<int>(n), mpi_type<T>(), partner, 0, receive,
+                             static_cast<int>(n), mpi_type<T>(), partner, 0, comm_.get(), MPI_STATUS_IGNORE),
+                "MPI_Sendrecv");
+    }
     if constexpr (through_host)
       Kokkos::deep_copy(theirs, Kokkos::subview(stage_receive_, std::pair<Index, Index>(0, n)));
     add_to<T>(space, mine, theirs);
@@ -169,6 +173,7 @@ typename DeterministicSum<T>::Losses DeterministicSum<T>::finish(Vec<T> out) {
     int const partner = comm_.rank() ^ distance;
     exchange(partner, out);
     Losses theirs = {};
+    kernels::CommunicationScope const timed("MPI_Sendrecv", sizeof mine);
     check_mpi(MPI_Sendrecv(mine.data(), 2, MPI_DOUBLE, partner, 1, theirs.data(), 2, MPI_DOUBLE, partner, 1,
                            comm_.get(), MPI_STATUS_IGNORE),
               "MPI_Sendrecv");

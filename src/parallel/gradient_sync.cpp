@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "kernels/common/check.hpp"
+#include "kernels/common/profile.hpp"
 #include "parallel/mpi_type.hpp"
 
 namespace strata::parallel {
@@ -83,6 +84,8 @@ void GradientSync<T>::post() {
     Bucket const& bucket = buckets_[requests_.size()];
     T* const data = (through_host ? stage_.data() : gradients_.data()) + bucket.begin;
     MPI_Request request = MPI_REQUEST_NULL;
+    kernels::CommunicationScope const timed("MPI_Iallreduce",
+                                            static_cast<std::size_t>(bucket.end - bucket.begin) * sizeof(T));
     check_mpi(MPI_Iallreduce(MPI_IN_PLACE, data, static_cast<int>(bucket.end - bucket.begin), mpi_type<T>(),
                              MPI_SUM, comm_.get(), &request),
               "MPI_Iallreduce");
@@ -95,7 +98,10 @@ void GradientSync<T>::advance() {
   post();
   while (complete_ < requests_.size()) {
     int complete = 0;
-    check_mpi(MPI_Test(&requests_[complete_], &complete, MPI_STATUS_IGNORE), "MPI_Test");
+    {
+      kernels::CommunicationScope const timed("MPI_Test", 0);
+      check_mpi(MPI_Test(&requests_[complete_], &complete, MPI_STATUS_IGNORE), "MPI_Test");
+    }
     if (complete == 0) return;
     ++complete_;
     post();
@@ -113,6 +119,7 @@ void GradientSync<T>::finish() {
   auto const begin = std::chrono::steady_clock::now();
   for (; is_pending(); ++complete_) {
     post();
+    kernels::CommunicationScope const timed("MPI_Wait", 0);
     check_mpi(MPI_Wait(&requests_[complete_], MPI_STATUS_IGNORE), "MPI_Wait");
   }
   exposed_seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();

@@ -79,6 +79,8 @@ void write_progress(io::CheckpointWriter& writer, Progress const& progress) {
   if (progress.validation_loss) writer.number("progress", "validation_loss", *progress.validation_loss);
 }
 
+}  // namespace
+
 void write_provenance(io::CheckpointWriter& writer) {
   core::Provenance const made = core::provenance();
   writer.text("provenance", "version", made.version);
@@ -90,7 +92,18 @@ void write_provenance(io::CheckpointWriter& writer) {
   writer.number("provenance", "threads", std::int64_t{made.threads});
 }
 
-}  // namespace
+std::string checkpoint_file(std::string const& path) {
+  namespace fs = std::filesystem;
+  fs::path file = path;
+  std::error_code error;
+  if (fs::is_directory(file, error)) {
+    file /= "latest.h5";
+    if (!fs::exists(file, error))
+      throw core::InputError("the folder " + path +
+                             " holds no latest.h5; name a checkpoint or the folder of a run");
+  }
+  return file.string();
+}
 
 void save_checkpoint(std::string const& path, Deck const& deck,
                      model::ParameterStore<float> const& parameters, Optimizer const& optimizer,
@@ -136,18 +149,9 @@ void load_optimizer(io::CheckpointReader const& reader, model::ParameterStore<fl
 }
 
 LoadedModel load_model(std::string const& path, bool with_gradients) {
-  namespace fs = std::filesystem;
-  fs::path file = path;
-  std::error_code error;
-  if (fs::is_directory(file, error)) {
-    file /= "latest.h5";
-    if (!fs::exists(file, error))
-      throw core::InputError("the folder " + path +
-                             " holds no latest.h5; name a checkpoint or the folder of a run");
-  }
-  io::CheckpointReader const reader(file.string());
+  io::CheckpointReader const reader(checkpoint_file(path));
   LoadedModel loaded;
-  loaded.path = file.string();
+  loaded.path = reader.path();
   loaded.deck = parse_deck(reader.text("config"), loaded.path + ":/config");
   loaded.hierarchy =
       std::make_unique<model::Hierarchy<float>>(loaded.deck.params, chunking(loaded.deck), with_gradients);

@@ -8,6 +8,7 @@
 
 #include "core/error.hpp"
 #include "data/loader.hpp"
+#include "kernels/common/profile.hpp"
 #include "train/exact_sum.hpp"
 
 namespace strata::train {
@@ -104,6 +105,7 @@ Evaluator::Evaluator(model::Hierarchy<float>& model, io::DatasetFile const& file
 }
 
 Evaluation Evaluator::run() {
+  kernels::Region const region("evaluate");
   auto const start = std::chrono::steady_clock::now();
   data::EvaluationOptions options;
   options.split = settings_.split;
@@ -119,7 +121,11 @@ Evaluation Evaluator::run() {
   auto const patch = static_cast<std::size_t>(model_.config().bytes_per_position(0));
   Sums sums{Bins(1), Bins(details ? documents_.size() - 1 : 0),
             Bins(details ? context_bin(settings_.window - 1) + 1 : 0), Bins(details ? patch : 0)};
-  while (data::MicroBatch const* batch = loader.next()) add_batch(*batch, sums);
+  auto const read = [&] {
+    kernels::Region const reading("read data");
+    return loader.next();
+  };
+  while (data::MicroBatch const* batch = read()) add_batch(*batch, sums);
 
   Evaluation result;
   result.total = sums.total.over(ranks_).front();

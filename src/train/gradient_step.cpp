@@ -4,6 +4,7 @@
 #include <array>
 
 #include "core/runtime.hpp"
+#include "kernels/common/profile.hpp"
 #include "train/evaluation.hpp"
 
 namespace strata::train {
@@ -32,7 +33,10 @@ GradientStep::GradientStep(model::Hierarchy<float>& model, io::DatasetFile const
       start(model::Ready::before_outer_backward);
       inner_started_ = true;
     };
-    poll_ = [this] { sync_->poll(); };
+    poll_ = [this] {
+      kernels::Region const region("reduce gradients");
+      sync_->poll();
+    };
   }
 }
 
@@ -41,15 +45,25 @@ StepResult GradientStep::run(data::Loader& loader) {
 }
 
 void GradientStep::start(model::Ready ready) {
+  kernels::Region const region("reduce gradients");
   model::FlatRange const range = model_.parameters().ready_range(ready);
   if (range.size() > 0) sync_->start(range.begin, range.end);
 }
 
 void GradientStep::accumulate(model::HostWindows const& windows, bool last) {
-  model::Batch const batch = device_batch_.upload(space_, windows, model_.config(), padded_length_);
+  model::Batch batch;
+  {
+    kernels::Region const region("read data");
+    batch = device_batch_.upload(space_, windows, model_.config(), padded_length_);
+  }
   static std::function<void()> const nothing;
   model_.forward_backward(batch, 1.0F, kernels::Vec<double>(totals_.data(), 2), dropout_seed_,
                           last ? inner_ready_ : nothing, last ? poll_ : nothing);
+}
+
+data::MicroBatch const& GradientStep::read(data::Loader& loader) {
+  kernels::Region const region("read data");
+  return loader.next();
 }
 
 void GradientStep::clear_totals() { Kokkos::deep_copy(space_, totals_, 0.0); }
@@ -65,7 +79,7 @@ StepResult GradientStep::run_overlapped(data::Loader& loader) {
   clear_totals();
   inner_started_ = false;
   for (Index m = 0; m < config_.gradient_accumulate_every; ++m) {
-    data::MicroBatch const& batch = loader.next();
+    data::MicroBatch const& batch = read(loader);
     result.bytes = batch.step_bytes;
     result.next = batch.next_place;
     accumulate(host_windows(batch), m + 1 == config_.gradient_accumulate_every);
@@ -74,6 +88,7 @@ StepResult GradientStep::run_overlapped(data::Loader& loader) {
   start(model::Ready::at_end);
   auto const [nats, counted] = fetch_totals();
   std::array<double, 3> sums = {nats, counted, core::stop_requested() ? 1.0 : 0.0};
+  kernels::Region const region("reduce gradients");
   ranks_.sum_in_place(sums.data(), sums.size());
   sync_->finish();
   result.nats = sums[0];
@@ -87,7 +102,7 @@ StepResult GradientStep::run_deterministic(data::Loader& loader) {
   kernels::Vec<float> const gradients = model_.parameters().gradients();
   fixed_order_->begin(config_.batch_size * config_.gradient_accumulate_every);
   for (Index m = 0; m < config_.gradient_accumulate_every; ++m) {
-    data::MicroBatch const& batch = loader.next();
+    data::MicroBatch const& batch = read(loader);
     result.bytes = batch.step_bytes;
     result.next = batch.next_place;
     model::HostWindows const windows = host_windows(batch);
@@ -95,9 +110,11 @@ StepResult GradientStep::run_deterministic(data::Loader& loader) {
       clear_totals();
       Kokkos::deep_copy(space_, gradients, 0.0F);
       accumulate(windows.rows(r, r + 1), false);
+      kernels::Region const region("reduce gradients");
       fixed_order_->add(gradients, fetch_totals());
     }
   }
+  kernels::Region const region("reduce gradients");
   auto const [nats, counted] = fixed_order_->finish(gradients);
   result.nats = nats;
   result.counted = counted;

@@ -45,6 +45,7 @@ class GradientStep {
   void start(model::Ready ready);
   void accumulate(model::HostWindows const& windows, bool last);
   parallel::DeterministicSum<float>::Losses fetch_totals();
+  static data::MicroBatch const& read(data::Loader& loader);
   void clear_totals();
 
   model::Hierarchy<float>& model_;

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "kernels/adamw.hpp"
+#include "kernels/common/profile.hpp"
 #include "kernels/reduce.hpp"
 
 namespace strata::train {
@@ -18,6 +19,7 @@ Optimizer::Optimizer(model::ParameterStore<float>& parameters, OptimizerSettings
       host_norm_("strata::host_norm", 1) {}
 
 double Optimizer::gradient_norm(ExecSpace const& space, double divisor) const {
+  kernels::Region const region("optimizer");
   kernels::Vec<double> const result(norm_.data(), norm_.extent(0));
   kernels::Vec<double> const workspace(norm_workspace_.data(), norm_workspace_.extent(0));
   kernels::squared_norm<float>(space, parameters_.gradients(), result, workspace);
@@ -27,6 +29,7 @@ double Optimizer::gradient_norm(ExecSpace const& space, double divisor) const {
 }
 
 void Optimizer::step(ExecSpace const& space, Index step, double learning_rate, double divisor, double norm) {
+  kernels::Region const region("optimizer");
   kernels::AdamW settings;
   settings.learning_rate = learning_rate;
   settings.beta1 = settings_.beta1;

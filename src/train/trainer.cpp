@@ -11,8 +11,10 @@
 #include <string>
 
 #include "core/log.hpp"
+#include "core/profiler.hpp"
 #include "core/runtime.hpp"
 #include "data/loader.hpp"
+#include "io/atomic_file.hpp"
 #include "train/checkpoint.hpp"
 #include "train/evaluation.hpp"
 #include "train/gradient_step.hpp"
@@ -20,6 +22,7 @@
 #include "train/metrics.hpp"
 #include "train/optimizer.hpp"
 #include "train/plan.hpp"
+#include "train/profile.hpp"
 #include "train/progress_line.hpp"
 #include "train/run_folder.hpp"
 #include "train/schedule.hpp"
@@ -74,7 +77,7 @@ struct Meter {
 
 class Trainer {
  public:
-  Trainer(Deck const& deck, parallel::Communicator const& ranks, bool quiet);
+  Trainer(Deck const& deck, parallel::Communicator const& ranks, bool quiet, bool profile);
   TrainingOutcome run();
 
  private:
@@ -88,6 +91,7 @@ class Trainer {
   void show_progress(double loss);
   void record(std::string const& split, double loss, Meter const& meter);
   void save(bool needed);
+  void report(core::Profiler const& profiler) const;
   std::string last_good() const;
 
   Deck const& deck_;
@@ -99,7 +103,9 @@ class Trainer {
   Index window_length_;
   GlobalBatch global_;
   Schedule schedule_;
-  double peak_;  // GEMM operations per second of all ranks
+  bool profile_;
+  Machine machine_;  // the bandwidth only when profiling
+  double peak_;      // GEMM operations per second of all ranks
   MemoryPlan plan_;
   model::Hierarchy<float> model_;
   Optimizer optimizer_;
@@ -111,6 +117,7 @@ class Trainer {
   Progress progress_;
   Meter since_log_, all_;
   double learning_rate_ = 0, norm_ = 0;
+  double useful_flops_ = 0;  // of this start, on all ranks
   double elapsed_before_ = 0;
   bool metrics_warned_ = false;
   Index first_step_ = 0;
@@ -141,7 +148,7 @@ MemoryPlan announced_plan(Deck const& deck, io::DatasetFile const& file, paralle
   return plan;
 }
 
-Trainer::Trainer(Deck const& deck, parallel::Communicator const& ranks, bool quiet)
+Trainer::Trainer(Deck const& deck, parallel::Communicator const& ranks, bool quiet, bool profile)
     : deck_(deck),
       ranks_(ranks),
       root_(ranks.is_root()),
@@ -153,7 +160,9 @@ Trainer::Trainer(Deck const& deck, parallel::Communicator const& ranks, bool qui
       schedule_{deck.train.learning_rate, deck.train.warmup_steps_perc,
                 global_.steps(deck.train.target_elements,
                               deck.train.target_elements_strategy == TrainConfig::Strategy::sequence)},
-      peak_(ranks.sum(measure_gemm_flops())),
+      profile_(profile),
+      machine_(profile ? measure_machine() : Machine{measure_gemm_flops(), 0}),
+      peak_(ranks.sum(machine_.gemm_flops)),
       plan_(announced_plan(deck, file_, ranks, line_)),
       model_(deck.params, plan_.chunking, true),
       optimizer_(model_.parameters(), optimizer_settings(deck.train)),
@@ -169,12 +178,20 @@ Trainer::Trainer(Deck const& deck, parallel::Communicator const& ranks, bool qui
 }
 
 TrainingOutcome Trainer::run() {
+  std::optional<core::Profiler> profiler;
+  if (profile_) profiler.emplace();
   prepare();
-  return loop();
+  TrainingOutcome const outcome = loop();
+  if (profiler) {
+    profiler->stop();
+    report(*profiler);
+  }
+  return outcome;
 }
 
 /// Puts the run where it left off, or at its beginning.
 void Trainer::prepare() {
+  kernels::Region const region("set up");
   progress_.total_steps = schedule_.steps;
   progress_.seed = deck_.train.seed;
   progress_.global_batch = global_.samples;
@@ -217,6 +234,7 @@ void Trainer::prepare() {
 }
 
 void Trainer::resume(std::string const& path) {
+  kernels::Region const region("read checkpoint");
   io::CheckpointReader const reader(path);
   Progress const stored = read_progress(reader);
   std::string const run = deck_.run_folder().string();
@@ -292,7 +310,9 @@ TrainingOutcome Trainer::loop() {
     stop = result.stop;
     double const loss = result.nats / result.counted;
     Clock::time_point const end = Clock::now();
-    since_log_.add(seconds_between(begin, end), gradients_.flops(result.bytes), result.bytes);
+    double const flops = gradients_.flops(result.bytes);
+    useful_flops_ += flops;
+    since_log_.add(seconds_between(begin, end), flops, result.bytes);
     since_log_.optimizer_seconds += seconds_between(gradients_done, end);
     since_log_.steps += 1;
 
@@ -349,6 +369,7 @@ void Trainer::validate() {
   progress_.validation_loss = validation_loss_ = loss;
   Meter meter;
   meter.add(result.seconds, result.flops, result.total.bytes);
+  useful_flops_ += result.flops;
   record("validation", loss, meter);
   std::array<char, 100> text{};
   std::snprintf(text.data(), text.size(), "step %lld  validation %.4f bits per byte",
@@ -358,6 +379,7 @@ void Trainer::validate() {
 
 void Trainer::record(std::string const& split, double loss, Meter const& meter) {
   if (!root_) return;
+  kernels::Region const region("log");
   MetricsRecord entry;
   entry.step = progress_.step;
   entry.split = split;
@@ -384,6 +406,7 @@ void Trainer::record(std::string const& split, double loss, Meter const& meter) 
 
 void Trainer::show_progress(double loss) {
   if (!line_.wants()) return;
+  kernels::Region const region("log");
   Clock::time_point const now = Clock::now();
   Meter const recent = since_log_.seconds > 0 ? since_log_ : all_;
   double const per_step = seconds_between(start_, now) / static_cast<double>(progress_.step - first_step_);
@@ -400,6 +423,7 @@ void Trainer::show_progress(double loss) {
 /// needed: the run cannot go on without it. A checkpoint that fails otherwise leaves the one before in place,
 /// and a remark.
 void Trainer::save(bool needed) {
+  kernels::Region const region("checkpoint");
   std::string problem;
   if (root_) {
     try {
@@ -418,9 +442,28 @@ void Trainer::save(bool needed) {
   core::log().warn(text);
 }
 
+void Trainer::report(core::Profiler const& profiler) const {
+  Profile const profile = summarise(profiler, machine_);
+  ProfiledRun run;
+  run.what = "strata train";
+  run.steps = progress_.step - first_step_;
+  run.ranks = ranks_.size();
+  run.limits = machine_;
+  run.flops = useful_flops_;
+  run.peak_memory = core::peak_resident_bytes();
+  run.memory = plan_.uses;
+  run.over_ranks = spread_over_ranks(profile, ranks_);
+  on_root(ranks_, [&] {
+    std::printf("%s", profile_table(profile, run).c_str());
+    std::fflush(stdout);
+    io::write_text_file((folder_->path() / "profile.json").string(), profile_json(profile, run));
+  });
+}
+
 }  // namespace
 
-TrainingOutcome run_training(Deck const& deck, parallel::Communicator const& ranks, bool quiet) {
+TrainingOutcome run_training(Deck const& deck, parallel::Communicator const& ranks, bool quiet,
+                             bool profile) {
   std::string summary;
   on_root(ranks, [&] {
     std::filesystem::path const folder = deck.run_folder();
@@ -434,7 +477,7 @@ TrainingOutcome run_training(Deck const& deck, parallel::Communicator const& ran
   }
   // A file-size limit shall be an error like a full disk, not the end of the process.
   std::signal(SIGXFSZ, SIG_IGN);
-  return Trainer(deck, ranks, quiet).run();
+  return Trainer(deck, ranks, quiet, profile).run();
 }
 
 }  // namespace strata::train

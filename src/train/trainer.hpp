@@ -22,6 +22,9 @@ struct TrainingOutcome {
 /// log. A stop signal (core::catch_stop_signals) saves and returns `interrupted`. Throws core::InputError for
 /// bad input, and std::runtime_error when the loss or the gradient is no longer finite or the last checkpoint
 /// cannot be written; in either case the folder holds the last good checkpoint.
-TrainingOutcome run_training(Deck const& deck, parallel::Communicator const& ranks, bool quiet = false);
+/// profile: times all parts of the run (train/profile.hpp), prints the tables on standard output of rank 0
+/// and writes profile.json into the folder. It changes no result.
+TrainingOutcome run_training(Deck const& deck, parallel::Communicator const& ranks, bool quiet = false,
+                             bool profile = false);
 
 }  // namespace strata::train
