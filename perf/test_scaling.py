@@ -58,6 +58,10 @@ else:
                                       "bytes_per_second": 1e4, "gemm_fraction": 0.5, "peak_memory": 9e7}) + "\n")
         with open(os.path.join(folder, "provenance.json"), "w") as out:
             json.dump([{"ranks": ranks, "threads": 1, "commit": "c", "host": "h"}], out)
+        if "--profile" in sys.argv:
+            spread = {name: {"least": 1.0, "mean": mean, "most": mean + 1} for name, mean in (("kernels", 6), ("MPI", 3), ("all", 10))}
+            with open(os.path.join(folder, "profile.json"), "w") as out:
+                json.dump({"seconds": 10, "parts": {"kernels": 6, "MPI": 3, "checkpoints": 1}, "over_ranks": spread, "limits": {}}, out)
 '''
 
 
@@ -292,7 +296,7 @@ def count(path):
 
 def test_plan(fake):
     options = types.SimpleNamespace(deck=DECK, dataset="data.h5", set=[], windows=4, global_windows=None, lengths="1ki..fit",
-                                    memory=None, widths=[0.5, 1], chunks=[], steps=3, repetitions=2, alone=True, strata=fake,
+                                    memory=None, widths=[0.5, 1], chunks=[], steps=3, repetitions=2, alone=True, profile=True, strata=fake,
                                     sweeps=list(planning.SWEEPS), ranks=[1, 2], threads=[1, 2])
     lines = planning.Planner(options).plan()
 
@@ -303,7 +307,7 @@ def test_plan(fake):
             if line["sweep"] == sweep and case["threads"] == threads and case["repetition"] == 1:
                 found[line["value"], case["ranks"]] = case
         return found
-    for sweep, number in (("strong", 2), ("weak", 2), ("alone", 1), ("length", 4), ("model", 4), ("chunk", 10)):
+    for sweep, number in (("strong", 2), ("weak", 2), ("alone", 1), ("profile", 2), ("length", 4), ("model", 4), ("chunk", 10)):
         check(len(of(sweep)) == len(of(sweep, 2)) == number, f"{sweep}: {len(of(sweep))} cases: {list(of(sweep))}")
     check([of("strong")[n, n]["windows"] for n in (1, 2)] == [8, 4], "the global batch is not fixed")
     check([of("weak")[n, n]["windows"] for n in (1, 2)] == [4, 4], "the batch of a rank is not fixed")
@@ -344,6 +348,10 @@ def test_failures(fake, folder, log):
     check(all(row["status"] == "not run" for row in collection.collect(folder) if row["ranks"] == 2), "an interrupted run counts")
     text = succeed(*more, FAKE_LOG=log)
     check(count(log) == 4 and "model | memorise | widths x 0.5 | 2 x 1" in text, f"after continuing: {count(log)} runs: {text}")
+    succeed(*run, "--sweeps", "weak", "--profile", "--set", "train.seed=3", FAKE_LOG=log)
+    fitted = succeed("fit", folder)
+    check("| 2 windows per rank | memorise train.seed=3 | 1 x 1 | 60.0 % | 30.0 % | - | - | 10.0 % | - | 10.0 % |" in fitted,
+          f"profile: {fitted}")
     slow = succeed(*more, "--limit", "1", "--windows", "1", "--sweeps", "weak", "--ranks", "2", FAKE_LOG=log, FAKE_STOP=stop)
     check("not finished after 1 s" in slow, f"a run without end: {slow}")
 

@@ -74,6 +74,24 @@ def losses(rows, row):
     return {cause: seconds / row["step_seconds"] for cause, seconds in parts.items()}
 
 
+PARTS = ("kernels", "MPI", "between kernels", "reading data", "checkpoints", "unaccounted")
+
+
+def profile_table(rows):
+    """Shares of the whole run, means over the ranks, and how far the busiest rank is from the mean."""
+    heads = ["profiled", "deck", "ranks x threads", *PARTS, "slowest rank's kernels above the mean"]
+    lines = []
+    for row in done(rows, "profile"):
+        spread = row["profile"]["over_ranks"]
+        whole = spread["all"]["mean"] if "all" in spread else row["profile"]["seconds"]
+        parts = {name: (spread[name]["mean"] if name in spread else row["profile"]["parts"].get(name)) for name in PARTS}
+        excess = spread["kernels"]["most"] - spread["kernels"]["mean"] if "kernels" in spread else None
+        lines.append([f"{row['windows']} windows per rank", row["deck"], f"{row['ranks']} x {row['threads']}",
+                      *(percent(None if part is None else part / whole) for part in parts.values()),
+                      percent(None if excess is None else excess / whole)])
+    return markdown(heads, lines) if lines else ""
+
+
 CAUSES = ("smaller share per rank", "sharing the machine", "imbalance", "messages", "optimiser", "rest")
 
 
@@ -82,20 +100,17 @@ def percent(value):
 
 
 def efficiency_table(rows):
-    heads = ["sweep", "deck", "ranks x threads", "step, s", "efficiency", "per core", *(f"lost: {cause}" for cause in CAUSES),
-             "messages, reported"]
+    heads = ["sweep", "deck", "ranks x threads", "step, s", "efficiency", "per core", *(f"lost: {cause}" for cause in CAUSES)]
     lines = []
     for row in done(rows):
         if row["sweep"] not in ("strong", "weak"):
             continue
         several = row["ranks"] > first_of(rows, row)["ranks"]
         parts = losses(rows, row) if several else {}
-        reported = row.get("exposed_seconds", row.get("communication_seconds"))
         lines.append([row["sweep"], row["deck"],
                       f"{row['ranks']} x {row['threads']}" + (" *" if row["oversubscribed"] else ""),
                       f"{row['step_seconds']:.4g}", f"{efficiency(rows, row):.3f}", f"{core_efficiency(rows, row):.3f}",
-                      *(percent(parts.get(cause)) for cause in CAUSES),
-                      percent(None if reported is None else reported / row["step_seconds"])])
+                      *(percent(parts.get(cause)) for cause in CAUSES)])
     return markdown(heads, lines) if lines else ""
 
 
@@ -168,6 +183,9 @@ def fit(options):
         print(table + "\n")
         if any(row.get("oversubscribed") for row in rows):
             print("\\* more threads than cores\n")
+    profiled = profile_table(rows)
+    if profiled:
+        print(profiled + "\n")
     for sentence in fits(rows):
         print("- " + sentence)
     failed = [row for row in rows if row["failed"]]

@@ -9,9 +9,6 @@ from context_sweep import Failure, length_text
 
 from . import execution, planning
 
-# What a run may tell about its own messages, seconds of a step; newer programs do.
-REPORTED = ("communication_seconds", "exposed_seconds")
-
 
 def steady(records):
     """Without the first step, which touches all memory."""
@@ -51,9 +48,8 @@ def summary(results):
         groups = [zip(*(steady(run) for run in [result["records"], *result["others"]])) for result in results]
         row["slowest_seconds"] = statistics.median(max(record["step_seconds"] for record in group)
                                                    for steps in groups for group in steps)
-    for key in REPORTED:
-        if key in records[0]:
-            row[key] = statistics.median(record[key] for record in records)
+    if first.get("profile"):
+        row["profile"] = {key: first["profile"][key] for key in ("seconds", "parts", "over_ranks", "limits")}
     return row
 
 
@@ -63,11 +59,12 @@ def collect(folder):
     for line in planning.read_plan(folder):
         case = line["case"]
         key = (line["sweep"], case.deck, line["value"], case.ranks, case.threads, case.windows, case.context,
-               tuple(case.changes), case.steps)
+               tuple(case.changes), case.steps, tuple(case.set))
         groups.setdefault(key, []).append(case)
     rows = []
-    for (sweep, deck, value, ranks, threads, windows, context, _, _), cases in groups.items():
-        row = {"sweep": sweep, "deck": os.path.splitext(os.path.basename(deck))[0], "value": value, "ranks": ranks,
+    for (sweep, deck, value, ranks, threads, windows, context, _, _, changes), cases in groups.items():
+        name = " ".join([os.path.splitext(os.path.basename(deck))[0], *changes])
+        row = {"sweep": sweep, "deck": name, "value": value, "ranks": ranks,
                "threads": threads, "windows": windows, "context": context, "step_bytes": windows * ranks * context}
         results = [(case, execution.read_result(folder, case)) for case in cases]
         done = [result for _, result in results if result and result["status"] == "done"]

@@ -134,20 +134,24 @@ def measure(case, programs, launcher, program, limit, facts):
     folder = tempfile.mkdtemp(prefix="strata_scaling_", dir=os.environ.get("STRATA_SCALING_FOLDER") or None)
     try:
         names = [f"rank{rank}" for rank in range(case.ranks)] if case.alone else ["run"]
-        commands = [[*command, "train", case.deck, *case.changes, f"io.output_dir={folder}", f"io.name_model={name}", "--quiet"]
-                    for name in names]
+        commands = [[*command, "train", case.deck, *case.changes, f"io.output_dir={folder}", f"io.name_model={name}", "--quiet",
+                     *["--profile"] * case.profile] for name in names]
         begin = time.monotonic()
         programs.run(commands, limit)
         wall = time.monotonic() - begin
         records = [read_records(os.path.join(folder, name), case.steps) for name in names]
         with open(os.path.join(folder, names[0], "provenance.json"), encoding="utf-8") as file:
             provenance = json.load(file)[-1]
+        profile = None
+        if case.profile:
+            with open(os.path.join(folder, names[0], "profile.json"), encoding="utf-8") as file:
+                profile = json.load(file)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     if not case.alone and provenance["ranks"] != case.ranks:
         raise Failure(f"the launcher made {provenance['ranks']} ranks instead of {case.ranks}: {' '.join(launcher)}")
     return {"records": records[0], "others": records[1:], "info": essence(info), "provenance": provenance,
-            "wall_seconds": wall, "command": commands[0]}
+            "profile": profile, "wall_seconds": wall, "command": commands[0]}
 
 
 def read_records(folder, steps):

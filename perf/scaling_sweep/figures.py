@@ -110,7 +110,7 @@ def roofline(rows, limits, kernels):
         series.append(Series(f"kernels, {os.path.basename(path)}", points, "points"))
     groups = {}
     for row in analysis.done(rows):
-        if row["ranks"] == 1 and row["sweep"] != "alone":
+        if row["ranks"] == 1 and row["sweep"] not in ("alone", "profile"):
             intensity = row["flops_per_second"] * row["step_seconds"] / least_traffic(row)
             groups.setdefault(f"steps, {row['deck']}, {row['threads']} threads", []).append(
                 (intensity, row["flops_per_second"] / 1e9))

@@ -13,7 +13,7 @@ import re
 from context_sweep import Failure, size, strata
 
 SWEEPS = ("strong", "weak", "length", "model", "chunk")
-AXES = {"strong": "ranks", "weak": "ranks", "alone": "ranks", "length": "bytes of context", "model": "parameters",
+AXES = {"strong": "ranks", "weak": "ranks", "alone": "ranks", "profile": "ranks", "length": "bytes of context", "model": "parameters",
         "chunk": "positions in a time chunk"}
 
 
@@ -28,13 +28,15 @@ class Case:
     context: int         # bytes of a window
     repetition: int = 1
     alone: bool = False  # `ranks` programs of one rank side by side, which send each other nothing
+    profile: bool = False  # measures where its time goes, and is slower for it
+    set: list = dataclasses.field(default_factory=list)  # of `changes`, those asked for
     id: str = ""
 
     def name_it(self, deck_text):
         name = os.path.splitext(os.path.basename(self.deck))[0]
-        parts = [deck_text, self.changes, self.ranks, self.threads, self.steps, self.repetition, self.alone]
+        parts = [deck_text, self.changes, self.ranks, self.threads, self.steps, self.repetition, self.alone, self.profile]
         digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:10]
-        self.id = f"{name}-r{self.ranks}-t{self.threads}{'-alone' if self.alone else ''}-{digest}"
+        self.id = f"{name}-r{self.ranks}-t{self.threads}{'-alone' * self.alone}{'-profile' * self.profile}-{digest}"
         return self
 
 
@@ -106,7 +108,7 @@ class Planner:
         fit = max(policy["longest_context"] for policy in plan["policies"].values())
         return min(fit, strata(self.options.strata, "info", self.options.dataset)["train"]["bytes"])
 
-    def add(self, sweep, value, ranks, threads, windows, context=None, changes=(), most=None, alone=False):
+    def add(self, sweep, value, ranks, threads, windows, context=None, changes=(), most=None, alone=False, profile=False):
         context = context or self.context
         batch, accumulate = split(windows, most or self.batch)
         steps = self.options.steps
@@ -115,8 +117,8 @@ class Planner:
                     f"train.target_elements={steps * windows * (1 if alone else ranks)}",
                     "train.target_elements_strategy=batch", "train.max_eval_steps=1", "io.log_train_loss_amount=1000000",
                     "io.checkpoint_every=0", "io.validate_amount=1", "io.num_models_to_save=0"]
-        for repetition in range(1, self.options.repetitions + 1):
-            case = Case(self.deck, settings, ranks, threads, steps, windows, context, repetition, alone)
+        for repetition in range(1, (1 if profile else self.options.repetitions) + 1):
+            case = Case(self.deck, settings, ranks, threads, steps, windows, context, repetition, alone, profile, self.options.set)
             self.lines.append({"sweep": sweep, "value": value, "case": dataclasses.asdict(case.name_it(self.text))})
 
     def plan(self):
@@ -139,9 +141,11 @@ class Planner:
         self.apart(ranks, threads, self.windows)
 
     def apart(self, ranks, threads, windows):
-        """The same work without messages, which tells what ranks on one node cost each other otherwise."""
+        """The same work without messages, which tells what ranks on one node cost each other otherwise, and profiled."""
         if ranks > 1 and self.options.alone:
             self.add("alone", ranks, ranks, threads, windows, alone=True)
+        if self.options.profile:
+            self.add("profile", ranks, ranks, threads, windows, profile=True)
 
     def length(self, ranks, threads):
         """A step has as many bytes for each length as for the deck's, while that is a window at least."""
