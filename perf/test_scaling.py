@@ -395,6 +395,7 @@ def test_real(strata, folder):
         check(row["provenance"]["ranks"] == (1 if row["sweep"] == "alone" else row["ranks"]) and row["provenance"]["commit"],
               f"origin of {row}")
         check(0 < row["optimizer_seconds"] < row["step_seconds"] and row["gemm_flops"] > 1e8, f"times of {row}")
+        check(-1 < row["beside"] < os.cpu_count() + 1, f"work of others beside {row}")
         check(1e6 < row["peak_memory"] and 1e6 < row["predicted_peak"], f"memory of {row}")
         close(row["bytes_per_second"] * row["step_seconds"], row["step_bytes"], "bytes per second")
     check(rows[2]["slowest_seconds"] >= rows[2]["step_seconds"] * 0.5, "ranks side by side")

@@ -42,6 +42,7 @@ def summary(results):
         "peak_memory": max(record["peak_memory"] for record in records), "predicted_peak": info["predicted_peak"],
         "info": info, "provenance": provenance, "command": first["command"], "launcher": first["launcher"],
         "job": first["job"], "date": first["date"],
+        "beside": None if first.get("beside") is None else statistics.median(result["beside"] for result in results),
         "oversubscribed": case["ranks"] * case["threads"] > first["cores"] * int(provenance.get("nodes", 1))
                           and first["job"] is None}
     if side > 1:
@@ -109,6 +110,7 @@ COLUMNS = (("sweep", lambda r: r["sweep"]), ("deck", lambda r: r["deck"]), ("at"
            ("of the GEMM peak", lambda r: f"{100 * r['gemm_fraction']:.0f} %"),
            ("peak of rank 0, MB", lambda r: f"{r['peak_memory'] / 1e6:.0f}"),
            ("predicted, MB", lambda r: f"{r['predicted_peak'] / 1e6:.0f}"),
+           ("cores used by others", lambda r: "-" if r["beside"] is None else f"{max(0.0, r['beside']):.2f}"),
            ("runs", lambda r: str(r["repetitions"]) + (f" ({r['failed']} failed)" if r["failed"] else "")))
 PLANNED = 5  # columns that are known without a run
 

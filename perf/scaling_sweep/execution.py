@@ -8,6 +8,7 @@ import dataclasses
 import datetime
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -136,9 +137,9 @@ def measure(case, programs, launcher, program, limit, facts):
         names = [f"rank{rank}" for rank in range(case.ranks)] if case.alone else ["run"]
         commands = [[*command, "train", case.deck, *case.changes, f"io.output_dir={folder}", f"io.name_model={name}", "--quiet",
                      *["--profile"] * case.profile] for name in names]
-        begin = time.monotonic()
+        begin, others = time.monotonic(), -other_work()
         programs.run(commands, limit)
-        wall = time.monotonic() - begin
+        wall, others = time.monotonic() - begin, others + other_work()
         records = [read_records(os.path.join(folder, name), case.steps) for name in names]
         with open(os.path.join(folder, names[0], "provenance.json"), encoding="utf-8") as file:
             provenance = json.load(file)[-1]
@@ -151,7 +152,15 @@ def measure(case, programs, launcher, program, limit, facts):
     if not case.alone and provenance["ranks"] != case.ranks:
         raise Failure(f"the launcher made {provenance['ranks']} ranks instead of {case.ranks}: {' '.join(launcher)}")
     return {"records": records[0], "others": records[1:], "info": essence(info), "provenance": provenance,
-            "profile": profile, "wall_seconds": wall, "command": commands[0]}
+            "profile": profile, "wall_seconds": wall, "beside": None if "SLURM_JOB_ID" in os.environ else others / wall, "command": commands[0]}
+
+
+def other_work():
+    """Processor time that this machine has spent on other programs than those run here, in seconds; meaningful as a difference."""
+    with open("/proc/stat", encoding="ascii") as file:
+        user, nice, system, _, _, irq, softirq, steal = map(int, file.readline().split()[1:9])
+    own = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK") - own.ru_utime - own.ru_stime
 
 
 def read_records(folder, steps):
