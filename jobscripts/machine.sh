@@ -19,6 +19,8 @@ if [ ! -f "$machine_folder/environment.sh" ]; then
   echo "strata: $machine_folder/environment.sh does not exist; set STRATA_HOME to the folder of Strata and STRATA_MACHINE to a folder of jobscripts/" >&2
   exit 1
 fi
+# What a workstation's environment, which sbatch hands on, would undo: mpirun binds nothing where cores may be shared.
+unset OMPI_MCA_rmaps_base_oversubscribe
 # shellcheck source=jobscripts/generic-slurm/environment.sh
 source "$machine_folder/environment.sh"
 

@@ -177,11 +177,11 @@ class Trial {
   Index padded_ = 0;
 };
 
-/// Largest difference of two arrays as a fraction of the first one's largest element (of 1e-30 where that is
-/// zero).
+/// Largest difference of two arrays as a fraction of the first one's largest element (of least_size where that is
+/// less).
 template <class T>
-double relative_difference(std::vector<T> const& a, std::vector<T> const& b) {
-  double size = 1e-30, difference = a.size() == b.size() ? 0 : 1e30;
+double relative_difference(std::vector<T> const& a, std::vector<T> const& b, double least_size = 1e-30) {
+  double size = least_size, difference = a.size() == b.size() ? 0 : 1e30;
   for (std::size_t i = 0; i < std::min(a.size(), b.size()); ++i) {
     size = std::max(size, std::abs(static_cast<double>(a[i])));
     double const d = std::abs(static_cast<double>(a[i]) - static_cast<double>(b[i]));
