@@ -199,7 +199,9 @@ def test_recorded(folder):
     close(weak[1]["gemm_flops"], 1e6 * 4000 / 1.1 / 0.5, "GEMM peak out of a run's share of it")
     close(analysis.efficiency(rows, weak[2]), 0.8, "weak efficiency")
     close(analysis.efficiency(rows, strong[2]), 2.1 / 2 / 1.375, "strong efficiency")
-    close(analysis.core_efficiency(rows, weak[4]), 0.4, "efficiency of a core")
+    whole, machine, share = analysis.core_efficiency(rows, weak[4])
+    close(whole, 0.4, "efficiency of a core")
+    close(whole, machine * share, "its factors")
     check(weak[4]["oversubscribed"] and not weak[2]["oversubscribed"], "four ranks on two cores are not marked")
     for row in (weak[2], strong[2]):
         close(sum(analysis.losses(rows, row).values()), 1 - analysis.efficiency(rows, row), "losses do not add up")
@@ -267,8 +269,11 @@ def test_prediction(folder):
     close(float(weak["4"][2]), 2 * 1.125, "compute of four ranks here", 1e-3)
     efficiencies = [float(weak[str(n)][6]) for n in (1, 2, 8, 64, 4096)]
     check(efficiencies == sorted(efficiencies, reverse=True) and efficiencies[-1] < 0.9, f"efficiencies {efficiencies}")
-    strong = {line[0]: line for line in lines[16:]}
-    check("cannot be dealt to 16 ranks" in strong["16"][1], f"more ranks than windows: {strong['16']}")
+    strong = lines[17:21]
+    check([line[0] for line in strong] == ["1", "2", "4", "8"] and "cannot be dealt to 16, 32" in text,
+          f"more ranks than windows: {text}")
+    close(float(strong[1][8]), 1.375, "the measurement beside it", 1e-3)
+    check([line[0] for line in lines[23:]] == [str(2**n) for n in range(13)], "strong scaling of 4096 windows")
     given = succeed("predict", folder, "--ranks", "1,1000", "--latency", "0", "--bandwidth", "1e30", "--jitter", "0", "--sharing", "1",
                     "--ranks-per-node", "1")
     check("| 1000 | 1.1 | 1 | 0.1 | " in given and "| 1.000 |" in given, f"nothing is lost without causes: {given}")

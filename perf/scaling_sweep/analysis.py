@@ -39,9 +39,12 @@ def least_cores(rows, row):
 
 
 def core_efficiency(rows, row):
+    """Throughput of a core over that of the fewest, and its two factors: the GEMM peak of a core, which is the machine's, and
+    the share of it that the program reaches."""
     base = least_cores(rows, row)
-    return row["bytes_per_second"] / row["ranks"] / row["threads"] / \
-        (base["bytes_per_second"] / base["ranks"] / base["threads"])
+    cores, base_cores = row["ranks"] * row["threads"], base["ranks"] * base["threads"]
+    return (row["bytes_per_second"] / cores / (base["bytes_per_second"] / base_cores),
+            row["gemm_flops"] / cores / (base["gemm_flops"] / base_cores), row["gemm_fraction"] / base["gemm_fraction"])
 
 
 def efficiency(rows, row):
@@ -100,7 +103,7 @@ def percent(value):
 
 
 def efficiency_table(rows):
-    heads = ["sweep", "deck", "ranks x threads", "step, s", "efficiency", "per core", *(f"lost: {cause}" for cause in CAUSES)]
+    heads = ["sweep", "deck", "ranks x threads", "step, s", "efficiency", "per core", "= GEMM peak", "x share of it", *(f"lost: {cause}" for cause in CAUSES)]
     lines = []
     for row in done(rows):
         if row["sweep"] not in ("strong", "weak"):
@@ -109,7 +112,7 @@ def efficiency_table(rows):
         parts = losses(rows, row) if several else {}
         lines.append([row["sweep"], row["deck"],
                       f"{row['ranks']} x {row['threads']}" + (" *" if row["oversubscribed"] else ""),
-                      f"{row['step_seconds']:.4g}", f"{efficiency(rows, row):.3f}", f"{core_efficiency(rows, row):.3f}",
+                      f"{row['step_seconds']:.4g}", f"{efficiency(rows, row):.3f}", *(f"{factor:.3f}" for factor in core_efficiency(rows, row)),
                       *(percent(parts.get(cause)) for cause in CAUSES)])
     return markdown(heads, lines) if lines else ""
 
@@ -117,6 +120,8 @@ def efficiency_table(rows):
 def groups_of(rows, sweep):
     groups = {}
     for row in done(rows, sweep):
+        if row["oversubscribed"] and sweep in ("strong", "weak"):
+            continue  # another machine, so to say
         key = (row["deck"], row["ranks"] if sweep not in ("strong", "weak") else 0, row["threads"],
                row["context"] if sweep != "length" else 0,
                {"strong": row["step_bytes"], "weak": row["windows"]}.get(sweep, 0))

@@ -120,11 +120,10 @@ def predict_table(model, rows, row, sweep, ranks, windows):
     measured = {r["ranks"]: r for r in done(rows, sweep) if r["deck"] == row["deck"] and r["context"] == row["context"]
                 and r["threads"] == row["threads"]
                 and (r["step_bytes"] == windows * r["context"] if sweep == "strong" else r["windows"] == windows)}
-    lines = []
-    start = None
+    lines, left_out, start = [], [], None
     for n in ranks:
-        if sweep == "strong" and (windows % n or windows < n):
-            lines.append([str(n), f"{windows} windows cannot be dealt to {n} ranks"] + [""] * (len(heads) - 2))
+        if sweep == "strong" and windows % n:
+            left_out.append(n)
             continue
         share = windows // n if sweep == "strong" else windows
         found = measured.get(n)
@@ -142,7 +141,8 @@ def predict_table(model, rows, row, sweep, ranks, windows):
         else:
             line += ["", "", "", "prediction only"]
         lines.append(line)
-    return markdown(heads, lines)
+    return markdown(heads, lines) + (f"\n\n{windows} windows cannot be dealt to {', '.join(map(str, left_out))} ranks evenly."
+                                     if left_out else "")
 
 
 def predict(options):
@@ -162,6 +162,7 @@ def predict(options):
                                            default=0)
     print("Weak scaling, " + f"{row['windows']} windows per rank:\n")
     print(predict_table(model, rows, row, "weak", options.ranks, row["windows"]))
-    if strong:
-        print(f"\nStrong scaling, {strong} windows in a step:\n")
-        print(predict_table(model, rows, row, "strong", options.ranks, strong))
+    most = max(options.ranks)
+    for total in sorted({strong or most, strong if options.global_windows else max(strong, most)}):
+        print(f"\nStrong scaling, {total} windows in a step:\n")
+        print(predict_table(model, rows, row, "strong", options.ranks, total))
