@@ -5,7 +5,7 @@ import json
 import os
 
 import svg_plot
-from context_sweep import Failure, length_text, memory_text
+from context_sweep import Failure
 
 from . import analysis
 from .collection import collect
@@ -36,6 +36,13 @@ def plain(value):
     return f"{value:,.6g}".replace(",", " ")
 
 
+def binary(value):
+    for unit, factor in (("Gi", 2**30), ("Mi", 2**20), ("Ki", 2**10)):
+        if value >= factor:
+            return f"{value / factor:.4g} {unit}"
+    return f"{value:g}"
+
+
 def ways(row):
     return f"{row['deck']}, {row['ranks']} x {row['threads']}"
 
@@ -53,9 +60,9 @@ def over_length(rows):
         memory.append(Series(name, [(r["context"], r["peak_memory"]) for r in group]))
         memory.append(Series(name + ", predicted", [(r["context"], r["predicted_peak"]) for r in group], "dashed"))
     title = "(ranks x threads)"
-    return [Figure("throughput", f"Training throughput {title}", "bytes of context", "bytes per second", 2, 10, length_text,
+    return [Figure("throughput", f"Training throughput {title}", "bytes of context", "bytes per second", 2, None, binary,
                    plain, throughput),
-            Figure("memory", f"Peak memory of a rank {title}", "bytes of context", "bytes", 2, 10, length_text, memory_text, memory)]
+            Figure("memory", f"Peak memory of a rank {title}", "bytes of context", "bytes", 2, 2, binary, binary, memory)]
 
 
 def scaling(rows):
