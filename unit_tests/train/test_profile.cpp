@@ -165,7 +165,9 @@ TEST_F(ProfiledRuns, TheReportAddsUp) {
     EXPECT_LE(spread["least"], spread["mean"].get<double>() * (1 + 1e-12)) << name;
     EXPECT_LE(spread["mean"], spread["most"].get<double>() * (1 + 1e-12)) << name;
   }
-  if (world_.size() > 1) EXPECT_GT(json["parts"]["MPI"], 0);
+  if (world_.size() > 1) {
+    EXPECT_GT(json["parts"]["MPI"], 0);
+  }
   std::set<std::string> kernels;
   for (auto const& row : json["kernels"]) kernels.insert(row["name"].get<std::string>());
   for (char const* name : {"linear_forward", "linear_forward_accumulate", "linear_backward_weight",
