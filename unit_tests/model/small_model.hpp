@@ -177,8 +177,8 @@ class Trial {
   Index padded_ = 0;
 };
 
-/// Largest difference of two arrays as a fraction of the first one's largest element (of least_size where that is
-/// less).
+/// Largest difference of two arrays as a fraction of the first one's largest element (of least_size where
+/// that is less).
 template <class T>
 double relative_difference(std::vector<T> const& a, std::vector<T> const& b, double least_size = 1e-30) {
   double size = least_size, difference = a.size() == b.size() ? 0 : 1e30;
