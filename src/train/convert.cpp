@@ -195,10 +195,13 @@ void Import::write(std::string const& path) const {
   refuse_misfits();
   auto const model = plan_of(deck);
   io::CheckpointWriter writer(path);
-  for (Mapping::Mapped const& mapped : mapping.mapped) {
-    ParameterInfo const& info = model.parameters().all()[mapped.parameter];
-    io::TensorReader reader(file.file, file.tensors[mapped.tensor]);
-    writer.array("parameters", info.name, info.shape,
+  // In the model's order, so that the order of a file's tensors does not show.
+  std::vector<ParameterInfo> const& wanted = model.parameters().all();
+  std::vector<std::size_t> source(wanted.size());
+  for (Mapping::Mapped const& mapped : mapping.mapped) source[mapped.parameter] = mapped.tensor;
+  for (std::size_t p = 0; p < wanted.size(); ++p) {
+    io::TensorReader reader(file.file, file.tensors[source[p]]);
+    writer.array("parameters", wanted[p].name, wanted[p].shape,
                  [&](Index first, std::span<float> out) { reader.read(first, out); });
   }
   write_provenance(writer);
