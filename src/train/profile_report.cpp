@@ -17,20 +17,24 @@ std::string giga(double amount, double seconds) {
   return amount > 0 && seconds > 0 ? fmt::format("{:.1f}", 1e-9 * amount / seconds) : "-";
 }
 
-std::string limit_text(ProfileRow const& row, Machine const& limits) {
+/// The fraction of the limit, and of which one; a part of the program has kernels under both.
+std::string limit_text(ProfileRow const& row, Machine const& limits, bool is_kernel) {
   if (row.shortest <= 0 || row.seconds <= 0) return "-";
   bool const by_memory = row.cost.bytes() / limits.bandwidth > row.cost.flops / limits.gemm_flops;
-  return fmt::format("{:.0f} % {}", 100 * row.fraction_of_limit(), by_memory ? "memory" : "GEMM  ");
+  return fmt::format("{:.0f} %{}", 100 * row.fraction_of_limit(),
+                     !is_kernel  ? ""
+                     : by_memory ? " memory"
+                                 : " GEMM  ");
 }
 
 std::string rows_text(char const* title, std::vector<ProfileRow> const& rows, double whole,
-                      Machine const& limits) {
+                      Machine const& limits, bool are_kernels) {
   std::string text = fmt::format("\n{:<34} {:>9} {:>10} {:>7} {:>9} {:>8} {:>13}\n", title, "calls", "time s",
                                  "share", "GFLOP/s", "GB/s", "of the limit");
   for (ProfileRow const& row : rows)
     text += fmt::format("{:<34} {:>9} {:>10.4f} {:>5.1f} % {:>9} {:>8} {:>13}\n", row.name, row.calls,
                         row.seconds, 100 * row.seconds / whole, giga(row.cost.flops, row.seconds),
-                        giga(row.cost.bytes(), row.seconds), limit_text(row, limits));
+                        giga(row.cost.bytes(), row.seconds), limit_text(row, limits, are_kernels));
   return text;
 }
 
@@ -84,9 +88,9 @@ std::string profile_table(Profile const& profile, ProfiledRun const& run) {
       "profile of {}: {:.3f} s{}, rank 0 of {}; its limits: GEMM {:.1f} GFLOP/s, memory {:.1f} GB/s\n",
       run.what, profile.seconds, run.steps > 0 ? fmt::format(", {} steps", run.steps) : "", run.ranks,
       1e-9 * run.limits.gemm_flops, 1e-9 * run.limits.bandwidth);
-  text += rows_text("kernel", profile.kernels, profile.seconds, run.limits);
+  text += rows_text("kernel", profile.kernels, profile.seconds, run.limits, true);
   text += mpi_text(profile.mpi, profile.seconds);
-  text += rows_text("part of the program", profile.sections, profile.seconds, run.limits);
+  text += rows_text("part of the program", profile.sections, profile.seconds, run.limits, false);
   text += parts_text(profile, run);
   text +=
       fmt::format("\nuseful operations: {:.3f} GFLOP counted on this rank, {:.3f} by formula on all ranks\n",
