@@ -24,9 +24,9 @@ def flags_by_folder(build):
         for word in words:
             if skip:
                 skip = False
-            elif word in ("-o", "-c", "-MF", "-MT", "-MQ"):
+            elif word in ("-o", "-c", "-MF", "-MT", "-MQ", "-include"):  # -include: a precompiled header
                 skip = True
-            elif word not in ("-MD", "-MMD"):
+            elif word not in ("-MD", "-MMD", "-Winvalid-pch"):
                 kept.append(word)
         result.setdefault(pathlib.Path(entry["file"]).parent, kept)
     return result
