@@ -81,6 +81,7 @@ class Generator {
  private:
   using Tokens = Kokkos::View<std::uint16_t**, Kokkos::LayoutRight, kernels::MemSpace>;
   using Numbers = Kokkos::View<Index*, kernels::MemSpace>;
+  using Pieces = std::vector<Mat<T>>;
 
   /// How far a stage is in a lane.
   struct Place {
@@ -114,7 +115,7 @@ class Generator {
   void read_chunk(Index lane, std::size_t stage, Index first_row, Index count, core::Arena& arena);
   std::size_t row_bytes(std::size_t stage, kernels::StageRows const& r) const;
   void check_room(Index lane, Index tokens) const;
-  std::vector<Mat<T>> pieces(Index lane, std::size_t stage) const;
+  Pieces pieces(Index lane, std::size_t stage) const;
 
   model::Hierarchy<T> const& model_;
   Index capacity_;

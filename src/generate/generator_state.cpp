@@ -33,11 +33,11 @@ void from_host(T const* values, Mat<T> const& m) {
 /// What a lane has in a stage: per layer the keys and values of its rows, per layer the border, and the
 /// context.
 template <class T>
-std::vector<Mat<T>> Generator<T>::pieces(Index lane, std::size_t s) const {
+typename Generator<T>::Pieces Generator<T>::pieces(Index lane, std::size_t s) const {
   StageState const& state = stages_[s];
   Index const layers = model_.stages()[s]->block().layers();
   Index const row_count = lanes_[static_cast<std::size_t>(lane)].places[s].rows;
-  std::vector<Mat<T>> all;
+  Pieces all;
   for (Index l = 0; l < layers; ++l) {
     Index const first = (l * lanes() + lane) * state.carry.capacity;
     bool const keeps = state.carry.history.extent(1) > 0;
@@ -62,7 +62,7 @@ void Generator<T>::copy(Index from, Index to) {
   kernels::ExecSpace const space;
   lanes_[static_cast<std::size_t>(to)] = lanes_[static_cast<std::size_t>(from)];
   for (std::size_t s = 0; s < stages_.size(); ++s) {
-    std::vector<Mat<T>> const source = pieces(from, s), target = pieces(to, s);
+    Pieces const source = pieces(from, s), target = pieces(to, s);
     for (std::size_t i = 0; i < source.size(); ++i)
       if (source[i].size() > 0) Kokkos::deep_copy(space, target[i], source[i]);
   }
@@ -113,7 +113,7 @@ void Generator<T>::restore(Index lane, LaneState<T> const& in) {
   }
   std::swap(lanes_[static_cast<std::size_t>(lane)], restored);  // pieces() looks at the rows
   for (std::size_t s = 0; s < stages_.size(); ++s) {
-    std::vector<Mat<T>> const target = pieces(lane, s);
+    Pieces const target = pieces(lane, s);
     std::size_t total = 0;
     for (Mat<T> const& piece : target) total += piece.size();
     if (total != in.stages[s].values.size()) {
@@ -134,11 +134,11 @@ void Generator<T>::restore(Index lane, LaneState<T> const& in) {
                     Kokkos::subview(host_tokens_, lane, Kokkos::ALL));
 }
 
-#define STRATA_GENERATOR_STATE(T)                                              \
-  template std::vector<Mat<T>> Generator<T>::pieces(Index, std::size_t) const; \
-  template void Generator<T>::reset(Index);                                    \
-  template void Generator<T>::copy(Index, Index);                              \
-  template LaneState<T> Generator<T>::state(Index);                            \
+#define STRATA_GENERATOR_STATE(T)                                                        \
+  template typename Generator<T>::Pieces Generator<T>::pieces(Index, std::size_t) const; \
+  template void Generator<T>::reset(Index);                                              \
+  template void Generator<T>::copy(Index, Index);                                        \
+  template LaneState<T> Generator<T>::state(Index);                                      \
   template void Generator<T>::restore(Index, LaneState<T> const&);
 STRATA_INSTANTIATE(STRATA_GENERATOR_STATE)
 
