@@ -213,6 +213,9 @@ def test_recorded(folder):
     check(abs(analysis.losses(rows, strong[2])["optimiser"] - 0.05 / 1.375) < 1e-9, "the optimiser is not divided")
     check("rest" in analysis.losses(rows, weak[4]), "four ranks without runs side by side have no rest")
 
+    quick = next(row for row in collection.collect(folder, fastest=True) if row["sweep"] == "alone")
+    close(quick["step_seconds"], 1.2, "the fastest step")
+    close(quick["gemm_fraction"] * quick["gemm_flops"], 1e6 * 8000 / 1.2, "rate of the fastest step")
     text = succeed("table", folder)
     check("failed: status 1: no / memory" in text and "not run" in text, f"rows are missing: {text}")
     check(len(rows_of(folder)) == len(rows) == 13 and os.path.exists(os.path.join(folder, "table.md")), "table.jsonl")

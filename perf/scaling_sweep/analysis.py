@@ -182,7 +182,7 @@ def exponent(group):
 
 def fit(options):
     """`perf/scaling fit`."""
-    rows = collect(options.results)
+    rows = collect(options.results, options.fastest)
     table = efficiency_table(rows)
     if table:
         print(table + "\n")

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All runs of a sweep in one table: a row for each position on a sweep's axis, medians over steps and repetitions. What
-failed or has not run is a row too."""
+"""All runs of a sweep in one table: a row for each position on a sweep's axis, medians over (or the fastest of) steps and
+repetitions. What failed or has not run is a row too."""
 import json
 import os
 import statistics
@@ -21,40 +21,40 @@ def spread(values):
     return 1.4826 * statistics.median(abs(value - middle) for value in values) / middle
 
 
-def summary(results):
-    """Of the repetitions of one case."""
+def summary(results, fastest):
+    """Of the repetitions of one case. fastest: the fastest step counts in place of the median one."""
+    pick, pick_rate = (min, max) if fastest else (statistics.median, statistics.median)
     runs = [result["records"] for result in results] + [other for result in results for other in result["others"]]
     records = [record for run in runs for record in steady(run)]
     steps = [record["step_seconds"] for record in records]
     first = results[0]
     case, info, provenance = first["case"], first["info"], first["provenance"]
     side = len(first["others"]) + 1  # programs side by side
-    step = statistics.median(steps)
+    step = pick(steps)
     bytes_per_step = case["windows"] * case["ranks"] * case["context"]
     row = {
         "step_seconds": step, "step_spread": spread(steps), "steps_measured": len(steps),
-        "optimizer_seconds": statistics.median(record["optimizer_seconds"] for record in records),
+        "optimizer_seconds": pick(record["optimizer_seconds"] for record in records),
         "bytes_per_second": bytes_per_step / step,
-        "gemm_fraction": statistics.median(record["gemm_fraction"] for record in records),
         "flops_per_second": info["flops_per_byte"] * bytes_per_step / step,
-        "gemm_flops": side * statistics.median(info["flops_per_byte"] * record["bytes_per_second"] / record["gemm_fraction"]
-                                               for record in records),
+        "gemm_flops": side * pick_rate(info["flops_per_byte"] * record["bytes_per_second"] / record["gemm_fraction"]
+                                       for record in records),
         "peak_memory": max(record["peak_memory"] for record in records), "predicted_peak": info["predicted_peak"],
         "info": info, "provenance": provenance, "command": first["command"], "launcher": first["launcher"],
         "job": first["job"], "date": first["date"],
         "beside": None if first.get("beside") is None else statistics.median(result["beside"] for result in results),
         "oversubscribed": case["ranks"] * case["threads"] > first["cores"] * int(provenance.get("nodes", 1))
                           and first["job"] is None}
+    row["gemm_fraction"] = row["flops_per_second"] / row["gemm_flops"]
     if side > 1:
         groups = [zip(*(steady(run) for run in [result["records"], *result["others"]])) for result in results]
-        row["slowest_seconds"] = statistics.median(max(record["step_seconds"] for record in group)
-                                                   for steps in groups for group in steps)
+        row["slowest_seconds"] = pick(max(record["step_seconds"] for record in group) for steps in groups for group in steps)
     if first.get("profile"):
         row["profile"] = {key: first["profile"][key] for key in ("seconds", "parts", "over_ranks", "limits")}
     return row
 
 
-def collect(folder):
+def collect(folder, fastest=False):
     """The rows of a folder of results, in the order of the plan."""
     groups = {}
     for line in planning.read_plan(folder):
@@ -76,7 +76,7 @@ def collect(folder):
             row["reason"] = failed[0]["reason"]
         if done:
             try:
-                row.update(summary(done))
+                row.update(summary(done, fastest))
             except (KeyError, IndexError, TypeError, ZeroDivisionError, statistics.StatisticsError) as error:
                 raise Failure(f"a result of {cases[0].id} is not complete: {error!r}; delete it to run the case again") from error
         rows.append(row)
@@ -130,7 +130,7 @@ def cells(row):
 
 def table(options):
     """`perf/scaling table`: table.jsonl and table.md in the folder, the latter printed too."""
-    rows = collect(options.results)
+    rows = collect(options.results, options.fastest)
     text = markdown([name for name, _ in COLUMNS], [cells(row) for row in rows])
     if any(row.get("oversubscribed") for row in rows):
         text += "\n\n\\* more threads than cores"

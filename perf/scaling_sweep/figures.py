@@ -181,7 +181,7 @@ def has_matplotlib():
 
 def plot(options):
     """`perf/scaling plot`."""
-    rows = collect(options.results)
+    rows = collect(options.results, options.fastest)
     figures = over_length(rows) + scaling(rows) + roofline(rows, read_limits(options.results), options.kernels)
     if not figures:
         raise Failure(f"nothing in {options.results} can be drawn yet")

@@ -147,7 +147,7 @@ def predict_table(model, rows, row, sweep, ranks, windows):
 
 def predict(options):
     """`perf/scaling predict`."""
-    rows = collect(options.results)
+    rows = collect(options.results, options.fastest)
     row, model = make(options, rows, read_limits(options.results))
     print(f"Base: {row['deck']} on 1 rank x {row['threads']} threads, {row['windows']} windows of {row['context']} bytes in a "
           f"step; {row['info']['parameters']} parameters.\n")
