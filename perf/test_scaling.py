@@ -393,8 +393,15 @@ def test_real(strata, folder):
     subprocess.run([strata, "pack", "--output", data, "--train", SCALING], check=True, stdout=subprocess.DEVNULL)
     results = os.path.join(folder, "real")
     text = succeed("run", DECK, "--strata", strata, "--dataset", data, "--results", results, "--sweeps", "strong,weak,length",
-                   "--ranks", "1,2", "--lengths", "64,256", "--steps", "3")
+                   "--ranks", "1,2", "--lengths", "64,256", "--steps", "3", "--profile")
     rows = rows_of(results)
+    profiled = [row for row in rows if row["sweep"] == "profile"]
+    check([row["ranks"] for row in profiled] == [1, 2, 1], f"profiles: {text}")
+    for row in profiled:
+        parts = row.get("profile", {}).get("parts", {})
+        check(set(analysis.PARTS) <= set(parts) and 0 < sum(parts.values()) <= 1.001 * row["profile"]["seconds"]
+              and (row["ranks"] > 1 or parts["MPI"] < 0.01 * row["profile"]["seconds"]), f"profile: {row}")
+    rows = [row for row in rows if row["sweep"] != "profile"]
     check(all(row["status"] == "done" for row in rows), f"failed runs: {text}")
     check([(row["sweep"], row["value"], row["ranks"]) for row in rows] ==
           [("strong", 1, 1), ("strong", 2, 2), ("alone", 2, 2), ("weak", 1, 1), ("weak", 2, 2), ("length", 64, 1),
