@@ -2,13 +2,11 @@
 #include "io/torch_pickle.hpp"
 
 #include <array>
-#include <bit>
 #include <optional>
-#include <string_view>
 #include <unordered_map>
 #include <utility>
 
-#include "core/error.hpp"
+#include "io/pickle_stack.hpp"
 
 namespace strata::io {
 
@@ -36,26 +34,8 @@ constexpr std::array<Global, 13> globals{
      {Global::Kind::rebuild_parameter, "torch._utils", "_rebuild_parameter"},
      {Global::Kind::ordered_dict, "collections", "OrderedDict"}}};
 
-/// Values are referred to by number, so that shared and cyclic ones cost nothing.
-using Ref = std::uint32_t;
-
-struct Value {
-  enum class Kind { none, boolean, integer, real, text, tuple, list, dict, global, storage, tensor };
-  Kind kind = Kind::none;
-  std::int64_t integer = 0;     // also: number of a global; elements of a storage; number of a tensor
-  std::string text = {};        // also: key of a storage
-  std::vector<Ref> items = {};  // a dict's keys and values by turns
-  StoredType type = {};         // of a storage
-  bool ordered = false;         // of a dict
-};
-using Kind = Value::Kind;
-
-char const* kind_name(Kind kind) {
-  constexpr std::array<char const*, 11> names{"None",       "a truth value", "an integer", "a real number",
-                                              "a text",     "a tuple",       "a list",     "a dictionary",
-                                              "a function", "a storage",     "a tensor"};
-  return names[static_cast<std::size_t>(kind)];
-}
+using Ref = PickleRef;
+using Value = PickleValue;
 
 /// Those that build objects or run code, by name; others by number.
 std::string opcode_name(unsigned char code) {
@@ -79,87 +59,15 @@ std::string opcode_name(unsigned char code) {
   }
 }
 
-class Machine {
+class Machine : private PickleStack {
  public:
-  Machine(std::string const& bytes, std::string const& where) : bytes_(bytes), where_(where) {}
+  using PickleStack::PickleStack;
 
   /// The value the pickle ends with.
   Ref run();
   PickledState state(Ref root) const;
 
  private:
-  static constexpr std::size_t most_values = std::size_t{1} << 22;
-
-  [[noreturn]] void fail(std::string const& problem) const {
-    throw core::InputError(where_ + " " + problem + " (at byte " + std::to_string(at_) + ")");
-  }
-
-  // Reading.
-  std::uint64_t natural(std::size_t width) {
-    std::string_view const raw = take(width);
-    std::uint64_t value = 0;
-    for (std::size_t i = width; i-- > 0;) value = value << 8 | static_cast<unsigned char>(raw[i]);
-    return value;
-  }
-  std::string_view take(std::uint64_t count) {
-    if (count > bytes_.size() - at_) fail("is cut short");
-    std::string_view const part = std::string_view(bytes_).substr(at_, count);
-    at_ += count;
-    return part;
-  }
-  std::string line() {
-    std::size_t const end = bytes_.find('\n', at_);
-    if (end == std::string::npos) fail("is cut short");
-    std::string text = bytes_.substr(at_, end - at_);
-    at_ = end + 1;
-    return text;
-  }
-
-  // The stack.
-  Ref make(Value value) {
-    if (values_.size() >= most_values) fail("describes more than a dictionary of tensors would");
-    values_.push_back(std::move(value));
-    return static_cast<Ref>(values_.size() - 1);
-  }
-  void push(Ref ref) {
-    if (stack_.size() >= most_values) fail("describes more than a dictionary of tensors would");
-    stack_.push_back(ref);
-  }
-  void push(Value value) { push(make(std::move(value))); }
-  void push_integer(std::int64_t value) { push({.kind = Kind::integer, .integer = value}); }
-  void push_text(std::string_view text) { push({.kind = Kind::text, .text = std::string(text)}); }
-  void push_boolean(bool value) { push({.kind = Kind::boolean, .integer = value ? 1 : 0}); }
-  void push_items(Kind kind, std::vector<Ref> items) { push({.kind = kind, .items = std::move(items)}); }
-  Ref top() const {
-    if (stack_.size() <= base()) fail("takes a value that is not there");
-    return stack_.back();
-  }
-  Ref pop() {
-    Ref const ref = top();
-    stack_.pop_back();
-    return ref;
-  }
-  std::size_t base() const { return marks_.empty() ? 0 : marks_.back(); }
-  std::vector<Ref> pop_mark() {
-    if (marks_.empty()) fail("lacks a mark");
-    auto const begin = stack_.begin() + static_cast<std::ptrdiff_t>(marks_.back());
-    std::vector<Ref> items(begin, stack_.end());
-    stack_.erase(begin, stack_.end());
-    marks_.pop_back();
-    return items;
-  }
-  std::vector<Ref> pop_many(std::size_t count) {
-    std::vector<Ref> items(count);
-    for (std::size_t i = count; i-- > 0;) items[i] = pop();
-    return items;
-  }
-  Value& expect(Ref ref, Kind kind, char const* what) {
-    if (values_[ref].kind != kind)
-      fail("has " + std::string(kind_name(values_[ref].kind)) + " as " + what + ", which must be " +
-           kind_name(kind));
-    return values_[ref];
-  }
-
   // What opcodes do.
   bool step();
   void push_global(std::string const& module, std::string const& name);
@@ -171,22 +79,8 @@ class Machine {
   void rebuild_tensor(Ref arguments);
   std::vector<Ref> tuple(Ref ref, char const* what, std::size_t least, std::size_t most);
   Shape shape(Ref ref, char const* what);
-  std::int64_t signed_number(std::uint64_t width);
-  void memoize(std::uint64_t key, Ref ref) { memo_[key] = ref; }
-  void recall(std::uint64_t key) {
-    auto const found = memo_.find(key);
-    if (found == memo_.end()) fail("recalls a value that was never stored");
-    push(found->second);
-  }
   std::optional<Ref> entry(Value const& dict, std::string const& key) const;
 
-  std::string const& bytes_;
-  std::string const& where_;
-  std::size_t at_ = 0;
-  std::vector<Value> values_;
-  std::vector<Ref> stack_;
-  std::vector<std::size_t> marks_;
-  std::unordered_map<std::uint64_t, Ref> memo_;
   std::vector<PickledTensor> tensors_;
 };
 
@@ -294,14 +188,6 @@ void Machine::build() {
   expect(pop(), Kind::dict, "the attributes of an object");
   if (!expect(top(), Kind::dict, "what gets attributes").ordered)
     fail("sets attributes of a dictionary, which has none");
-}
-
-std::int64_t Machine::signed_number(std::uint64_t width) {
-  if (width > 8) fail("has an integer of " + std::to_string(width) + " bytes");
-  if (width == 0) return 0;
-  std::uint64_t const raw = natural(width);
-  auto const shift = static_cast<unsigned>(64 - 8 * width);
-  return std::bit_cast<std::int64_t>(raw << shift) >> shift;
 }
 
 /// One opcode; false at the end.

@@ -272,7 +272,8 @@ TEST_F(TorchFile, RefusesWrongDirectories) {
   EXPECT_THROW(io::open_tensor_file(path()), core::InputError);
 }
 
-/// Cut at every byte, every bit flipped, stretches overwritten: refused, or the tensors are the right ones.
+/// Cut at every byte, a bit of every byte flipped, stretches overwritten: refused, or the tensors are the
+/// right ones.
 TEST_F(TorchFile, DamagedFilesAreRefusedOrReadRight) {
   std::string const storage = pickle::storage("FloatStorage", "0", 12);
   std::string const data = pickle::begin +
@@ -299,19 +300,19 @@ TEST_F(TorchFile, DamagedFilesAreRefusedOrReadRight) {
   for (std::size_t size = 0; size < whole.size(); ++size) attempt(whole.substr(0, size));
   EXPECT_EQ(read, 1) << "a truncated file was taken for a whole one";
   std::mt19937_64 random(1);
-  for (std::size_t bit = 0; bit < 8 * whole.size() && !HasFatalFailure(); ++bit) {
+  for (std::size_t at = 0; at < whole.size() && !HasFatalFailure(); ++at) {
     std::string broken = whole;
-    broken[bit / 8] = static_cast<char>(broken[bit / 8] ^ (1 << (bit % 8)));
+    broken[at] = static_cast<char>(broken[at] ^ (1 << (random() % 8)));
     attempt(broken);
   }
-  for (int i = 0; i < 1500 && !HasFatalFailure(); ++i) {
+  for (int i = 0; i < 800 && !HasFatalFailure(); ++i) {
     std::string broken = whole;
     std::size_t const begin = random() % whole.size(), length = 1 + random() % 32;
     for (std::size_t k = begin; k < std::min(begin + length, broken.size()); ++k)
       broken[k] = i % 2 == 0 ? static_cast<char>(random()) : whole[random() % whole.size()];
     attempt(broken);
   }
-  EXPECT_GT(refused_count, static_cast<int>(4 * whole.size()));
+  EXPECT_GT(refused_count, static_cast<int>(3 * whole.size() / 2));
 }
 
 /// The machine alone, so that no checksum protects it: damaged pickles are refused or describe tensors.
@@ -333,15 +334,15 @@ TEST(TorchPickle, DamagedPicklesAreRefusedOrRead) {
     broken[bit / 8] = static_cast<char>(broken[bit / 8] ^ (1 << (bit % 8)));
     attempt(broken);
   }
-  // Every opcode at every place, and random programs.
+  // Opcodes at every place, and random programs.
   for (std::size_t at = 2; at < whole.size(); ++at)
-    for (int code = 0; code < 256; ++code) {
+    for (int code = static_cast<int>(at % 5); code < 256; code += 5) {
       std::string broken = whole;
       broken[at] = static_cast<char>(code);
       attempt(broken);
     }
   std::string const codes = "(.012NKMJ]})tsuaeqhbRQc\x85\x86\x87\x88\x89\x8c\x93\x94";
-  for (int i = 0; i < 20000; ++i) {
+  for (int i = 0; i < 5000; ++i) {
     std::string program = pickle::begin;
     for (std::size_t k = 0, length = random() % 60; k < length; ++k)
       program += random() % 4 == 0 ? static_cast<char>(random()) : codes[random() % codes.size()];
