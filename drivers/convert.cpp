@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <cstdio>
 #include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -162,6 +163,7 @@ void add_convert(CLI::App& program) {
       "tensors tell)");
   command->add_option("overrides", arguments->overrides, "Changes to the deck: section.key=value ...");
   std::vector<std::string> names;
+  names.reserve(strata::train::name_styles.size());
   for (auto const& row : strata::train::name_styles) names.emplace_back(row.name);
   command->add_option("--names", arguments->names, "Whose names to write into safetensors")
       ->check(CLI::IsMember(names))
