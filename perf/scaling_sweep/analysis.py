@@ -139,8 +139,10 @@ def fits(rows):
     for (deck, _, threads, _, _), group in groups_of(rows, "strong"):
         points = [(1 / r["ranks"], r["step_seconds"]) for r in group]
         serial, divided = least_squares(points)
-        found.append(f"strong, {deck}, {threads} threads: step = {serial:.4g} s + {divided:.4g} s / ranks{freedom(points)}; "
-                     f"the part that ranks do not divide is {100 * serial / (serial + divided):.1f} % of a step on one rank")
+        text = f"strong, {deck}, {threads} threads: step = {serial:.4g} s + {divided:.4g} s / ranks{freedom(points)}"
+        if divided > 0:
+            text += f"; the part that ranks do not divide is {100 * serial / (serial + divided):.1f} % of a step on one rank"
+        found.append(text)
     for (deck, _, threads, _, _), group in groups_of(rows, "weak"):
         points = [((r["ranks"] - 1) / r["ranks"], r["step_seconds"]) for r in group]
         constant, growing = least_squares(points)
