@@ -347,11 +347,11 @@ def test_failures(fake, folder, log):
     more = [*run, "--ranks", "1,2"]
     with subprocess.Popen([sys.executable, SCALING, *more], env={**os.environ, "FAKE_LOG": log, "FAKE_STOP": stop},
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        deadline = time.time() + 30
+        deadline = time.time() + 120
         while count(stop) == 0 and time.time() < deadline and process.poll() is None:
             time.sleep(0.05)
         process.send_signal(signal.SIGTERM)
-        _, messages = process.communicate(timeout=40)
+        _, messages = process.communicate(timeout=120)
     check(process.returncode != 0 and "interrupted; the same command continues" in messages, f"after a signal: {messages}")
     check(all(row["status"] == "not run" for row in collection.collect(folder) if row["ranks"] == 2), "an interrupted run counts")
     text = succeed(*more, FAKE_LOG=log)

@@ -14,7 +14,7 @@ import time
 
 strata, source = (os.path.abspath(path) for path in sys.argv[1:3])
 begin = time.time()
-LIMIT = 150   # seconds; far beyond what is needed
+LIMIT = 400   # seconds; far beyond what is needed
 # Waits in the second case of two ranks, once, so that the job can be warned there.
 SLOW = """#!/bin/sh
 case "$*" in
