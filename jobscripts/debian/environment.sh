@@ -9,10 +9,11 @@ export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_btl_vader_single_copy_mechanism=none
 
-# For jobscripts/*.sbatch on a workstation that runs Slurm; the variables are explained in jobscripts/README.md.
-export STRATA_BUILD=${STRATA_BUILD:-${STRATA_HOME:-$PWD}/build/release}
-export STRATA_LAUNCH=${STRATA_LAUNCH:-srun}
-export STRATA_CPUS_PER_CORE=${STRATA_CPUS_PER_CORE:-1}
-export STRATA_RANK_WRAPPER=${STRATA_RANK_WRAPPER:-}
-export STRATA_SRUN_FLAGS=${STRATA_SRUN_FLAGS:---mpi=pmix}
-export STRATA_MPIRUN_FLAGS=${STRATA_MPIRUN_FLAGS:---bind-to none}
+# For jobscripts/*.sbatch on a workstation that runs Slurm; the variables are explained in jobscripts/README.md. Not exported:
+# a job for another machine, submitted from a shell that has sourced this, shall take that one's.
+STRATA_BUILD=${STRATA_BUILD:-${STRATA_HOME:-$PWD}/build/release}
+STRATA_LAUNCH=${STRATA_LAUNCH:-srun}
+STRATA_CPUS_PER_CORE=${STRATA_CPUS_PER_CORE:-1}
+STRATA_RANK_WRAPPER=${STRATA_RANK_WRAPPER:-}
+STRATA_SRUN_FLAGS=${STRATA_SRUN_FLAGS:---mpi=pmix}
+STRATA_MPIRUN_FLAGS=${STRATA_MPIRUN_FLAGS:---bind-to none}

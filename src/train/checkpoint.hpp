@@ -40,8 +40,8 @@ void save_checkpoint(std::string const& path, Deck const& deck,
 /// Group /provenance: who writes the file, with which build.
 void write_provenance(io::CheckpointWriter& writer);
 
-/// The file that `path` names: itself, or latest.h5 of a run's folder. Throws core::InputError when the folder
-/// has none.
+/// The file that `path` names: itself, or latest.h5 of a run's folder. Throws core::InputError when the
+/// folder has none.
 std::string checkpoint_file(std::string const& path);
 
 /// Group /progress alone. Throws core::InputError.
