@@ -112,7 +112,6 @@ class Generator {
   kernels::StageRows rows_of(Call const& call) const;
   template <class Token>
   void read_tokens(Index lane, std::span<Token const> tokens);
-  void read_chunk(Index lane, std::size_t stage, Index first_row, Index count, core::Arena& arena);
   std::size_t row_bytes(std::size_t stage, kernels::StageRows const& r) const;
   void check_room(Index lane, Index tokens) const;
   Pieces pieces(Index lane, std::size_t stage) const;

@@ -14,8 +14,8 @@ namespace strata::train {
 
 namespace {
 
-/// What a deck needs beside its model. Training from the weights needs a deck of its own anyway.
-char const* const placeholders =
+/// The sections that a deck has beside its model. Training from the weights needs a deck of its own anyway.
+char const* const other_sections =
     "train: {target_elements: 1, target_elements_strategy: batch, batch_size: 1, learning_rate: 0.0001}\n"
     "io: {name_model: converted, output_dir: runs}\n";
 
@@ -29,8 +29,8 @@ void set_window(Deck& deck, std::vector<std::string> const& overrides) {
   if (!names(overrides, "params.input_seq_len")) deck.input_seq_len = deck.params.context();
 }
 
-/// The deck as text with the keys of a masked model moved to where those of others are, and with placeholders
-/// for what the model's keys alone lack. Text that is no mapping is left to parse_deck to refuse.
+/// The deck as text with the keys of a masked model moved to where those of others are, and with other
+/// sections where the model's keys stand alone. Text that is no mapping is left to parse_deck to refuse.
 struct DeckText {
   std::string text;
   bool states_head = false;
@@ -60,7 +60,7 @@ DeckText normalised(std::string const& text) {
       for (auto const& entry : root)
         if (entry.first.Scalar() != "params") deck[entry.first.Scalar()] = entry.second;
     }
-    result.text = YAML::Dump(deck) + "\n" + (whole ? "" : placeholders);
+    result.text = YAML::Dump(deck) + "\n" + (whole ? "" : other_sections);
   } catch (YAML::Exception const&) {
     result.text = text;
   }
@@ -118,7 +118,7 @@ Deck foreign_deck(io::TensorFile const& file, TensorShapes const& tensors,
   } else if (stored) {
     deck = std::move(*stored);
   } else {
-    deck = parse_deck(deck_from_tensors(tensors, overrides, path) + placeholders, path, overrides);
+    deck = parse_deck(deck_from_tensors(tensors, overrides, path) + other_sections, path, overrides);
     set_window(deck, overrides);
     if (tensors.pad_row && !names(overrides, "params.pad_token_id"))
       warnings.push_back(

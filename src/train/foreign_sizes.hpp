@@ -20,7 +20,7 @@ struct TensorShapes {
   std::optional<io::Index> pad_row;  ///< the only row of zeros of the last stage's table
 };
 
-/// A deck as YAML. Training keys are placeholders. `overrides` (section.key=value) are not applied, but keys
+/// The model's section of a deck as YAML. `overrides` (section.key=value) are not applied, but keys
 /// named by them need not come from the tensors. Throws core::InputError naming `path` when the tensors are
 /// no such model, and, with all of them, the keys that neither tells.
 std::string deck_from_tensors(TensorShapes const& tensors, std::vector<std::string> const& overrides,
