@@ -26,16 +26,4 @@ class EvaluationPlan {
   Index total_, window_, stride_, count_;
 };
 
-/// The block [first, last) of `count` things that a rank gets; blocks are contiguous and differ by at most
-/// one.
-struct Block {
-  Index first = 0, last = 0;
-};
-constexpr Block block_of(Index count, Index rank, Index ranks) {
-  Index const small = count / ranks;
-  Index const extra = count % ranks;
-  Index const first = rank * small + (rank < extra ? rank : extra);
-  return {first, first + small + (rank < extra ? 1 : 0)};
-}
-
 }  // namespace strata::data

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "core/error.hpp"
+#include "parallel/block.hpp"
 
 namespace strata::data {
 
@@ -153,7 +154,7 @@ EvaluationLoader::EvaluationLoader(io::DatasetFile const& file, EvaluationOption
   Index const size = options.batch_size;
   Index total = (plan.count() + size - 1) / size;
   if (options.max_batches > 0) total = std::min(total, options.max_batches);
-  Block const block = block_of(total, options.rank, options.ranks);
+  parallel::Block const block = parallel::block_of(total, options.rank, options.ranks);
   batches_ = block.last - block.first;
   Index const stride = std::min(options.window, file.info(options.split).size);
   auto fill = [=, &file, next = block.first](MicroBatch& batch) mutable {

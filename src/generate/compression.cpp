@@ -7,8 +7,12 @@
 #include "generate/arithmetic_coder.hpp"
 #include "generate/byte_model.hpp"
 #include "io/digest.hpp"
+#include "parallel/block.hpp"
 
 namespace strata::generate {
+
+using parallel::Block;
+using parallel::block_of;
 
 namespace {
 
@@ -82,7 +86,7 @@ std::optional<CompressedFile> compress(model::Hierarchy<float> const& model, std
   for (Index round = 0; round < rounds; ++round) {
     Index const first = windows * round / rounds, last = windows * (round + 1) / rounds;
     auto const part = [&](int rank) {
-      Block const block = block_of_rank(last - first, rank, ranks.size());
+      Block const block = block_of(last - first, rank, ranks.size());
       return Block{first + block.first, first + block.last};
     };
     auto const span_of = [&](Block const& block) {
@@ -141,7 +145,7 @@ std::optional<std::vector<std::uint8_t>> decompress(model::Hierarchy<float> cons
     starts.push_back(std::min(starts.back() + stream.windows * file.window, file.length));
   auto const start = [&](Index stream) { return starts[static_cast<std::size_t>(stream)]; };
 
-  Block const mine = block_of_rank(streams, ranks.rank(), ranks.size());
+  Block const mine = block_of(streams, ranks.rank(), ranks.size());
   std::vector<Index> lengths;
   std::vector<ArithmeticDecoder> decoders;
   for (Index s = mine.first; s < mine.last; ++s) {
@@ -165,7 +169,7 @@ std::optional<std::vector<std::uint8_t>> decompress(model::Hierarchy<float> cons
       watch);
   if (watch.stopped()) return std::nullopt;
   for (int rank = 0; rank < ranks.size(); ++rank) {
-    Block const block = block_of_rank(streams, rank, ranks.size());
+    Block const block = block_of(streams, rank, ranks.size());
     ranks.broadcast(content.data() + start(block.first),
                     static_cast<std::size_t>(start(block.last) - start(block.first)), rank);
   }

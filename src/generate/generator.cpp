@@ -185,39 +185,52 @@ void Generator<T>::advance(std::span<Index const> which) {
 }
 
 template <class T>
+model::Pass<T> Generator<T>::pass(core::Arena& arena) const {
+  return {kernels::ExecSpace(), arena, model_.parameters(), {}};
+}
+
+/// The outputs (rows, D) of rows of a stage, in `arena`; position: how many rows came before, or the most
+/// that came before in any lane.
+template <class T>
+Mat<T> Generator<T>::forward(core::Arena& arena, std::size_t s, kernels::Tokens const& tokens,
+                             StageRows const& r, Index position) {
+  model::Stage<T> const& stage = *model_.stages()[s];
+  StageState& state = stages_[s];
+  Mat<T> const y = arena.matrix<T>(r.shape.rows(), stage.width());
+  auto const tape = stage.take_tape(arena, r, false);
+  Mat<T> const slots =
+      s == 0 ? Mat<T>() : kernels::reshape(state.context, lanes() * r.patches, stage.width());
+  stage.forward_input(pass(arena), tokens, r, slots, tape);
+  state.carry.position = position;
+  stage.block().forward(pass(arena), tape.block, state.carry, y);
+  return y;
+}
+
+template <class T>
 void Generator<T>::run(Call const& call) {
-  model::Stage<T> const& stage = *model_.stages()[call.stage];
-  StageState& state = stages_[call.stage];
   StageRows const r = rows_of(call);
-  core::Arena::Frame const frame(*scratch_);
-  auto const tape = stage.take_tape(*scratch_, r, false);
-  Mat<T> const y = scratch_->matrix<T>(call.count, stage.width());
   kernels::Tokens tokens;
   tokens.ids = tokens_.data();
   tokens.lengths = full_.data();
   tokens.windows = lanes();
   tokens.stride = tokens.padded_length = ring_;
-  model::Pass<T> const pass{kernels::ExecSpace(), *scratch_, model_.parameters(), {}};
-  Mat<T> const slots =
-      call.stage == 0 ? Mat<T>() : kernels::reshape(state.context, lanes() * r.patches, stage.width());
-  stage.forward_input(pass, tokens, r, slots, tape);
-  state.carry.position = call.latest;
-  stage.block().forward(pass, tape.block, state.carry, y);
-  hand_down(pass, call.stage, r.shape, y);
+  core::Arena::Frame const frame(*scratch_);
+  hand_down(*scratch_, call.stage, r.shape, forward(*scratch_, call.stage, tokens, r, call.latest));
 }
 
 /// y (sequences, D), the newest row of each: to the stage below, or to the logits.
 template <class T>
-void Generator<T>::hand_down(model::Pass<T> const& pass, std::size_t s, Sequences shape, Mat<T> y) {
+void Generator<T>::hand_down(core::Arena& arena, std::size_t s, Sequences shape, Mat<T> y) {
+  kernels::ExecSpace const space;
   if (model_.config().is_last(s)) {
-    kernels::scatter_lanes<T>(pass.space, shape, y, hidden_);
+    kernels::scatter_lanes<T>(space, shape, y, hidden_);
     return;
   }
   model::Stage<T> const& stage = *model_.stages()[s];
-  core::Arena::Frame const frame(pass.arena);
-  Mat<T> const context = pass.arena.template matrix<T>(shape.count, stage.projected_width());
-  stage.project(pass, y, context);
-  kernels::scatter_lanes<T>(pass.space, shape, context, stages_[s + 1].context);
+  core::Arena::Frame const frame(arena);
+  Mat<T> const context = arena.matrix<T>(shape.count, stage.projected_width());
+  stage.project(pass(arena), y, context);
+  kernels::scatter_lanes<T>(space, shape, context, stages_[s + 1].context);
 }
 
 template <class T>
@@ -234,7 +247,8 @@ std::span<T const> Generator<T>::logits(std::span<Index const> which) {
   kernels::gather_lanes<T>(space, {count, 1, numbers_.data()}, hidden_, hidden);
   kernels::linear_forward<T>(space, hidden, p.value(model_.logits_weight()), p.vector(model_.logits_bias()),
                              out);
-  Kokkos::deep_copy(space, host_logits_, logits_);
+  Kokkos::deep_copy(space, Kokkos::subview(host_logits_, std::pair<Index, Index>(0, count), Kokkos::ALL),
+                    out);
   space.fence();
   return {host_logits_.data(), static_cast<std::size_t>(count * static_cast<Index>(logits_.extent(1)))};
 }
@@ -333,8 +347,6 @@ void Generator<T>::read_tokens(Index number, std::span<Token const> tokens) {
   kernels::ExecSpace const space;
   for (Span const& span : spans) {
     Place& place = lane.places[span.stage];
-    model::Stage<T> const& stage = *model_.stages()[span.stage];
-    StageState& state = stages_[span.stage];
     Index const end = span.first + span.rows;
     for (Index row = span.first; row < end; row += span.chunk) {
       StageRows r = span.shape;
@@ -357,17 +369,10 @@ void Generator<T>::read_tokens(Index number, std::span<Token const> tokens) {
       chunk.stride = chunk.padded_length = std::max<Index>(1, to - from);
 
       core::Arena::Frame const frame(arena);
-      auto const tape = stage.take_tape(arena, r, false);
-      Mat<T> const y = arena.template matrix<T>(r.shape.length, stage.width());
-      model::Pass<T> const pass{space, arena, model_.parameters(), {}};
-      Mat<T> const slots =
-          span.stage == 0 ? Mat<T>() : kernels::reshape(state.context, lanes() * r.patches, stage.width());
-      stage.forward_input(pass, chunk, r, slots, tape);
-      state.carry.position = row;
-      stage.block().forward(pass, tape.block, state.carry, y);
+      Mat<T> const y = forward(arena, span.stage, chunk, r, row);
       place.rows = row + r.shape.length;
       if (place.rows == end)
-        hand_down(pass, span.stage, {1, 1, r.shape.slots},
+        hand_down(arena, span.stage, {1, 1, r.shape.slots},
                   kernels::rows(y, r.shape.length - 1, r.shape.length));
     }
   }

@@ -45,8 +45,6 @@ class Generator {
   Generator(model::Hierarchy<T> const& model, Index lanes, Index capacity = 0);
 
   Index lanes() const { return static_cast<Index>(lanes_.size()); }
-  /// Tokens a lane may have in all; less than asked for if the outermost stage has a position table.
-  Index capacity() const { return capacity_; }
   /// Tokens a lane has so far.
   Index position(Index lane = 0) const { return lanes_[static_cast<std::size_t>(lane)].position; }
 
@@ -108,7 +106,10 @@ class Generator {
   void add_call(std::size_t stage, std::span<Index const> which, bool opens);
   void advance(std::span<Index const> which);
   void run(Call const& call);
-  void hand_down(model::Pass<T> const& pass, std::size_t stage, kernels::Sequences shape, Mat<T> y);
+  model::Pass<T> pass(core::Arena& arena) const;
+  Mat<T> forward(core::Arena& arena, std::size_t stage, kernels::Tokens const& tokens,
+                 kernels::StageRows const& r, Index position);
+  void hand_down(core::Arena& arena, std::size_t stage, kernels::Sequences shape, Mat<T> y);
   kernels::StageRows rows_of(Call const& call) const;
   template <class Token>
   void read_tokens(Index lane, std::span<Token const> tokens);
@@ -117,6 +118,7 @@ class Generator {
   Pieces pieces(Index lane, std::size_t stage) const;
 
   model::Hierarchy<T> const& model_;
+  /// Tokens a lane may have; less than asked for if the outermost stage has a position table.
   Index capacity_;
   Index ring_;  ///< tokens a lane remembers: those of two outermost positions
   std::vector<Lane> lanes_;

@@ -45,15 +45,6 @@ using Visit = std::function<std::uint8_t(std::size_t sequence, Index place, std:
 void read_in_lanes(Generator<float>& generator, Index window, std::vector<Index> const& lengths,
                    Visit const& visit, Watch& watch);
 
-/// The block of `count` things that a rank gets.
-struct Block {
-  Index first = 0, last = 0;
-  Index size() const { return last - first; }
-};
-inline Block block_of_rank(Index count, int rank, int ranks) {
-  return {count * rank / ranks, count * (rank + 1) / ranks};
-}
-
 /// Throws core::InputError if the model's position table ends before a window does.
 void check_window(model::ModelConfig const& config, Index window);
 

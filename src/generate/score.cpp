@@ -2,10 +2,11 @@
 #include "generate/score.hpp"
 
 #include <algorithm>
-#include <cmath>
 #include <string>
 
 #include "core/error.hpp"
+#include "generate/sampling.hpp"
+#include "parallel/block.hpp"
 
 namespace strata::generate {
 
@@ -17,13 +18,6 @@ struct Piece {
 };
 
 }  // namespace
-
-double negative_log_probability(std::span<float const> logits, std::size_t token) {
-  auto const highest = static_cast<double>(*std::max_element(logits.begin(), logits.end()));
-  double sum = 0;
-  for (float const z : logits) sum += std::exp(static_cast<double>(z) - highest);
-  return std::log(sum) - (static_cast<double>(logits[token]) - highest);
-}
 
 std::optional<std::vector<Score>> score(model::Hierarchy<float> const& model,
                                         std::vector<std::span<std::uint8_t const>> const& texts, Index window,
@@ -47,7 +41,8 @@ std::optional<std::vector<Score>> score(model::Hierarchy<float> const& model,
     }
   }
 
-  Block const mine = block_of_rank(static_cast<Index>(pieces.size()), ranks.rank(), ranks.size());
+  parallel::Block const mine =
+      parallel::block_of(static_cast<Index>(pieces.size()), ranks.rank(), ranks.size());
   auto const first = static_cast<std::size_t>(mine.first);
   std::vector<Index> lengths;
   for (auto p = first; p < static_cast<std::size_t>(mine.last); ++p)
@@ -63,7 +58,7 @@ std::optional<std::vector<Score>> score(model::Hierarchy<float> const& model,
       [&](std::size_t piece, Index place, std::span<float const> logits) {
         std::uint8_t const byte = pieces[first + piece].bytes[static_cast<std::size_t>(place)];
         if (byte != config.pad_token_id) {
-          nats[first + piece] += negative_log_probability(logits, byte);
+          nats[first + piece] -= log_probability(logits, byte);
           counts[first + piece] += 1;
         }
         return byte;

@@ -26,7 +26,4 @@ std::optional<std::vector<Score>> score(model::Hierarchy<float> const& model,
                                         Index lanes, parallel::Communicator const& ranks,
                                         Follow const& follow = {});
 
-/// -log softmax(logits)[token], in double.
-double negative_log_probability(std::span<float const> logits, std::size_t token);
-
 }  // namespace strata::generate

@@ -9,6 +9,7 @@
 #include "core/error.hpp"
 #include "data/evaluation_plan.hpp"
 #include "data/sample_order.hpp"
+#include "parallel/block.hpp"
 
 namespace {
 
@@ -199,7 +200,7 @@ TEST(EvaluationPlan, HugeSplits) {
   EXPECT_EQ(wide.count(), 9);
   EXPECT_EQ(wide.window(7).window, (Window{7 * length, length}));
   EXPECT_EQ(wide.window(8).window, (Window{8 * length, total - 8 * length}));
-  EXPECT_EQ(block_of(plan.count(), 2, 3).last, plan.count());
+  EXPECT_EQ(parallel::block_of(plan.count(), 2, 3).last, plan.count());
 }
 
 TEST(BlockOf, CoversEverythingOnce) {
@@ -207,7 +208,7 @@ TEST(BlockOf, CoversEverythingOnce) {
     for (Index ranks = 1; ranks < 6; ++ranks) {
       Index next = 0;
       for (Index rank = 0; rank < ranks; ++rank) {
-        Block const block = block_of(count, rank, ranks);
+        parallel::Block const block = parallel::block_of(count, rank, ranks);
         ASSERT_EQ(block.first, next);
         ASSERT_LE(block.last - block.first, (count + ranks - 1) / ranks);
         next = block.last;

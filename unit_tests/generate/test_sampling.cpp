@@ -288,6 +288,11 @@ TEST(LogProbability, IsThatOfTheWholeSoftmax) {
   EXPECT_NEAR(log_probability(logits, 2), std::log(0.05), 1e-6);
   std::vector<float> const high = {500, 500};
   EXPECT_NEAR(log_probability(high, 0), -std::log(2.0), 1e-15);
+  std::vector<float> const far{1, 2, 3, 1000};
+  EXPECT_EQ(log_probability(far, 3), 0);
+  EXPECT_EQ(log_probability(far, 0), -999);
+  EXPECT_NEAR(log_probability(std::span(far).first(3), 1), -std::log(std::exp(-1.0) + 1 + std::exp(1.0)),
+              1e-15);
   double sum = 0;
   std::vector<float> const many = random_logits(257, 4);
   for (std::int32_t id = 0; id < 257; ++id) sum += std::exp(log_probability(many, id));

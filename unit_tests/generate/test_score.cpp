@@ -104,13 +104,5 @@ TEST_F(Scores, RefuseWhatTheModelHasNoPlaceFor) {
   EXPECT_EQ(score_of(model, {"abc"}, 25, 0, alone_)[0].bytes, 3) << "the window is the text";
 }
 
-TEST(NegativeLogProbability, IsOfTheWholeSoftmax) {
-  std::vector<float> const logits{1, 2, 3, 1000};
-  EXPECT_EQ(generate::negative_log_probability(logits, 3), 0);
-  EXPECT_EQ(generate::negative_log_probability(logits, 0), 999);
-  EXPECT_NEAR(generate::negative_log_probability(std::span(logits).first(3), 1),
-              std::log(std::exp(-1.0) + 1 + std::exp(1.0)), 1e-15);
-}
-
 }  // namespace
 }  // namespace strata::test
