@@ -4,6 +4,7 @@
 #include "kernels/attention_blocks.hpp"
 #include "kernels/common/math.hpp"
 #include "kernels/common/profile.hpp"
+#include "kernels/common/tasks.hpp"
 
 namespace strata::kernels {
 namespace attention {
@@ -293,9 +294,8 @@ void attention_backward(ExecSpace const& space, AttentionShape shape, ConstMat<T
   if (shape.queries.rows() == 0) return;
 
   Vec<T> const row_sums = range(workspace, 0, attention_workspace(shape));
-  Kokkos::parallel_for(
-      "strata::attention::row_sums", Kokkos::RangePolicy<ExecSpace>(space, 0, attention_workspace(shape)),
-      attention::RowSums<T>{shape.heads, static_cast<int>(shape.head_dim), o, dout, row_sums});
+  for_tasks(space, "strata::attention::row_sums", attention_workspace(shape), Index(o.size()),
+            attention::RowSums<T>{shape.heads, static_cast<int>(shape.head_dim), o, dout, row_sums});
   // One pass per head of a sequence shares the probabilities between the three gradients; two passes spread
   // one sequence over more teams. The choice must not depend on the number of threads, or the sums would.
   Index const pairs = shape.queries.count * shape.heads;

@@ -4,6 +4,7 @@
 #include "kernels/common/check.hpp"
 #include "kernels/common/math.hpp"
 #include "kernels/common/profile.hpp"
+#include "kernels/common/tasks.hpp"
 
 namespace strata::kernels {
 namespace {
@@ -140,7 +141,7 @@ void launch(ExecSpace const& space, char const* label, CrossEntropy<T, Backward>
     Index const teams = (count + rows_per_team - 1) / rows_per_team;
     Kokkos::parallel_for(label, TeamPolicy(space, int(teams), rows_per_team, warp), functor);
   } else {
-    Kokkos::parallel_for(label, Kokkos::RangePolicy<ExecSpace>(space, 0, count), functor);
+    for_tasks(space, label, count, Index(functor.logits.size()), functor);
   }
 }
 

@@ -5,6 +5,7 @@
 
 #include "kernels/common/check.hpp"
 #include "kernels/common/profile.hpp"
+#include "kernels/common/tasks.hpp"
 
 namespace strata::kernels {
 namespace {
@@ -255,8 +256,7 @@ void embedding_forward(ExecSpace const& space, Tokens const& tokens, StageRows c
     Kokkos::parallel_for("strata::embedding::forward",
                          TeamPolicy(space, int(teams), int(Gather<T>::entries_per_team), warp), gather);
   } else {
-    Kokkos::parallel_for("strata::embedding::forward", Kokkos::RangePolicy<ExecSpace>(space, 0, count),
-                         gather);
+    for_tasks(space, "strata::embedding::forward", count, count * Index(table.extent(1)), gather);
   }
 }
 
@@ -290,6 +290,10 @@ void embedding_backward(ExecSpace const& space, Tokens const& tokens, StageRows 
     Kokkos::parallel_for("strata::embedding::sum",
                          policy.set_scratch_size(0, Kokkos::PerTeam(int(SumRows<T>::scratch()))), sum);
   } else {
+    if (is_little(count * width + vocabulary)) {
+      for (Index task = 0; task < vocabulary * tiles; ++task) sum(task);
+      return;
+    }
     // Dynamic: a token's work is as uneven as the text; each task's result does not depend on who runs it.
     Kokkos::parallel_for("strata::embedding::sum",
                          Kokkos::RangePolicy<ExecSpace, Kokkos::Schedule<Kokkos::Dynamic>>(

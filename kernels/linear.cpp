@@ -6,6 +6,7 @@
 
 #include "kernels/common/check.hpp"
 #include "kernels/common/profile.hpp"
+#include "kernels/common/tasks.hpp"
 #include "kernels/linear_rows.hpp"
 
 namespace strata::kernels {
@@ -66,8 +67,7 @@ template <class T>
 void fill_rows(ExecSpace const& space, ConstVec<T> bias, Mat<T> y) {
   Index const width = Index(y.extent(1));
   Index const items = Index(y.extent(0)) * (on_device ? width : 1);
-  Kokkos::parallel_for("strata::linear::fill_rows", Kokkos::RangePolicy<ExecSpace>(space, 0, items),
-                       FillRows<T>{y, bias, width});
+  for_tasks(space, "strata::linear::fill_rows", items, Index(y.size()), FillRows<T>{y, bias, width});
 }
 
 /// One element of c = beta c + op(a) op(b) per team, its sum along the contracted index in the team's fixed

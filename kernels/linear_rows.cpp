@@ -142,9 +142,6 @@ struct FewRows {
   }
 };
 
-/// Below this many multiply-adds waking the other threads takes longer than the product.
-constexpr Index serial_products = 65536;
-
 /// Rows that pass over the weights together: as many as stay in the second-level cache beside them. What
 /// more rows would lose there is more than reading the weights again costs.
 template <class T>
@@ -158,13 +155,9 @@ Index rows_at_once(Index rows, Index inputs) {
 template <class T>
 void multiply_rows(ExecSpace const& space, FewRows<T> const& functor) {
   Index const blocks = blocks_of(Index(functor.y.extent(1)), tile_outputs);
-  if (Index(functor.y.extent(0) * functor.weight.extent(0) * functor.weight.extent(1)) <= serial_products) {
-    for (Index block = 0; block < blocks; ++block) functor(block);
-  } else {
-    Kokkos::parallel_for("strata::linear::few_rows",
-                         Kokkos::RangePolicy<ExecSpace, Kokkos::Schedule<Kokkos::Static> >(space, 0, blocks),
-                         functor);
-  }
+  constexpr Index at_once = 16;  // multiply-adds of one instruction
+  auto const products = Index(functor.y.extent(0) * functor.weight.extent(0) * functor.weight.extent(1));
+  for_tasks(space, "strata::linear::few_rows", blocks, products / at_once, functor);
 }
 
 }  // namespace

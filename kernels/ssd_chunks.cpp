@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "kernels/common/tasks.hpp"
+
 namespace strata::kernels::ssd {
 
 namespace {
@@ -108,6 +110,9 @@ struct PassStates {
   Index tasks() const {
     return plan.shape.sequences.count * plan.shape.heads * (on_device ? state_size<T>(plan) : 1);
   }
+  Index elements() const {
+    return plan.shape.sequences.count * plan.shape.heads * plan.chunks * state_size<T>(plan);
+  }
 
   KOKKOS_INLINE_FUNCTION void operator()(Index const task) const {
     Index const size = state_size<T>(plan), heads = plan.shape.heads, chunks = plan.chunks;
@@ -198,15 +203,13 @@ void prepare(ExecSpace const& space, Plan const& plan, SsdInputs<T> const& in, C
       make_policy<T, large_level>(space, plan.all_chunks() * plan.head_blocks, LocalStates<T>::scratch(plan)),
       LocalStates<T>{plan, in, pieces});
   PassStates<false, T> const pass{plan, initial, last, pieces};
-  Kokkos::parallel_for("strata::ssd::pass_states", Kokkos::RangePolicy<ExecSpace>(space, 0, pass.tasks()),
-                       pass);
+  for_tasks(space, "strata::ssd::pass_states", pass.tasks(), pass.elements(), pass);
 }
 
 template <class T>
 void pass_gradients(ExecSpace const& space, Plan const& plan, Mat<T> dstate, Pieces<T> const& pieces) {
   PassStates<true, T> const pass{plan, dstate, dstate, pieces};
-  Kokkos::parallel_for("strata::ssd::pass_gradients", Kokkos::RangePolicy<ExecSpace>(space, 0, pass.tasks()),
-                       pass);
+  for_tasks(space, "strata::ssd::pass_gradients", pass.tasks(), pass.elements(), pass);
 }
 
 template <class T>

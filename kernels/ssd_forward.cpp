@@ -2,6 +2,7 @@
 #include "kernels/ssd_chunks.hpp"
 
 #include "kernels/common/profile.hpp"
+#include "kernels/common/tasks.hpp"
 
 namespace strata::kernels {
 namespace ssd {
@@ -126,7 +127,8 @@ void ssd_forward(ExecSpace const& space, SsdShape const& shape, SsdInputs<T> con
   if (shape.sequences.rows() == 0) return;
   if (shape.sequences.length == 1 && keeps_state) {
     ssd::Step<T> const step{shape, in, state, y};
-    Kokkos::parallel_for("strata::ssd::step", Kokkos::RangePolicy<ExecSpace>(space, 0, step.tasks()), step);
+    Index const elements = shape.sequences.count * shape.heads * shape.head_width * shape.state;
+    for_tasks(space, "strata::ssd::step", step.tasks(), elements, step);
     return;
   }
   ssd::Plan const plan = ssd::make_plan(shape, keeps_state, keeps_state);

@@ -3,13 +3,11 @@
 // Launching work on the rows of a matrix such that host loops vectorise and device loops coalesce, from one
 // source.
 //
-//   for_rows     f(lanes, row)         one row at a time: `lanes` offers loops and sums over the row's
-//   columns. A thread on
-//                                      the host, a team of threads on a GPU.
-//   for_tiles    f(tile)               elementwise and column-wise work: a tile is `rows_per_block` rows of a
-//   few
-//                                      hundred columns on the host, of one column on a GPU (a thread each).
-//   for_spans    f(begin, end)         elementwise work on a vector.
+//   for_rows     f(lanes, row)    one row at a time: `lanes` offers loops and sums over the row's columns;
+//                                 a thread on the host, a team of threads on a GPU
+//   for_tiles    f(tile)          elementwise and column-wise work: a tile is `rows_per_block` rows of a few
+//                                 hundred columns on the host, of one column on a GPU (a thread each)
+//   for_spans    f(begin, end)    elementwise work on a vector
 //
 // Blocks depend on the shape only, never on the number of threads, and every sum has a fixed order, so
 // results are the same bits on any number of threads.
@@ -18,6 +16,7 @@
 #include <string>
 
 #include "kernels/common/math.hpp"
+#include "kernels/common/tasks.hpp"
 #include "kernels/common/types.hpp"
 
 // Lets g++ vectorise a loop over several arrays that never overlap, or overlap in the same element only.
@@ -159,7 +158,7 @@ void for_rows(ExecSpace const& space, char const* label, Index rows, Index width
     Kokkos::parallel_for(label, Kokkos::TeamPolicy<ExecSpace>(space, static_cast<int>(rows), threads, warp),
                          impl::TeamRows<F>{f});
   } else {
-    Kokkos::parallel_for(label, Kokkos::RangePolicy<ExecSpace>(space, 0, rows), impl::HostRows<F>{f});
+    for_tasks(space, label, rows, rows * width, impl::HostRows<F>{f});
   }
 }
 
@@ -168,9 +167,8 @@ template <class F>
 void for_tiles(ExecSpace const& space, char const* label, Index rows, Index columns, F const& f) {
   if (rows == 0 || columns == 0) return;
   Index const per_block = blocks_of(columns, tile_columns);
-  Kokkos::parallel_for(label,
-                       Kokkos::RangePolicy<ExecSpace>(space, 0, blocks_of(rows, rows_per_block) * per_block),
-                       impl::Tiles<F>{f, rows, columns, per_block});
+  for_tasks(space, label, blocks_of(rows, rows_per_block) * per_block, rows * columns,
+            impl::Tiles<F>{f, rows, columns, per_block});
 }
 
 /// row(Lanes, row) for all rows, then tile(Tile) for all tiles. A tile may read what `row` left of the rows
@@ -181,8 +179,8 @@ void for_rows_then_tiles(ExecSpace const& space, char const* label, Index rows, 
   if constexpr (!on_device) {
     constexpr Index narrow = 4096;
     if (columns <= narrow) {
-      Kokkos::parallel_for(
-          label, Kokkos::RangePolicy<ExecSpace>(space, 0, blocks_of(rows, rows_per_block)),
+      for_tasks(
+          space, label, blocks_of(rows, rows_per_block), rows * columns,
           impl::Blocks<R, F>{row, impl::Tiles<F>{tile, rows, columns, blocks_of(columns, tile_columns)}});
       return;
     }
@@ -194,8 +192,7 @@ void for_rows_then_tiles(ExecSpace const& space, char const* label, Index rows, 
 /// f(begin, end) for spans that make up [0, n).
 template <class F>
 void for_spans(ExecSpace const& space, char const* label, Index n, F const& f) {
-  Kokkos::parallel_for(label, Kokkos::RangePolicy<ExecSpace>(space, 0, blocks_of(n, span_length)),
-                       impl::Spans<F>{f, n});
+  for_tasks(space, label, blocks_of(n, span_length), n, impl::Spans<F>{f, n});
 }
 
 /// Elements that the partial column sums of a (rows, columns) matrix take: partial[block * columns + column].
@@ -245,8 +242,8 @@ void add_partial_sums(ExecSpace const& space, char const* label, Index rows, Ind
     for_rows(space, label, columns, blocks, impl::AddPartialSumsOnDevice<T>{partial, sums, blocks, columns});
   } else {
     using F = impl::AddPartialSumsOnHost<T>;
-    Kokkos::parallel_for(label, Kokkos::RangePolicy<ExecSpace>(space, 0, blocks_of(columns, F::chunk)),
-                         F{partial, sums, blocks, columns});
+    for_tasks(space, label, blocks_of(columns, F::chunk), blocks * columns,
+              F{partial, sums, blocks, columns});
   }
 }
 
