@@ -35,7 +35,7 @@ struct Arguments {
   std::string checkpoint, data, split = "test";
   std::vector<std::string> files;
   Index window = 0, stride = 0, batch = 0, max_batches = 0;
-  bool json = false, profile = false;
+  bool strided = false, json = false, profile = false;
 };
 
 void put(nlohmann::ordered_json& object, LossOf const& loss) {
@@ -189,6 +189,7 @@ void evaluate(Arguments const& arguments) {
   settings.batch_size = train.eval_batch_size > 0 ? train.eval_batch_size : train.batch_size;
   if (arguments.batch > 0) settings.batch_size = arguments.batch;
   settings.max_batches = arguments.max_batches;
+  settings.strided = arguments.strided;
   settings.details = arguments.json;
   if (settings.stride > settings.window)
     throw strata::core::InputError("--stride " + std::to_string(settings.stride) +
@@ -215,6 +216,7 @@ void evaluate(Arguments const& arguments) {
     json["split"] = arguments.split;
     json["window"] = settings.window;
     json["stride"] = settings.stride > 0 ? settings.stride : settings.window;
+    json["strided"] = settings.strided;
     json.update(to_json(result));
     if (profiler)
       json["profile"] = nlohmann::ordered_json::parse(strata::train::profile_json(profile, profiled));
@@ -259,10 +261,14 @@ void add_eval(CLI::App& program) {
                                 ->add_option("--max-batches", arguments->max_batches,
                                              "Only so many batches from the start of the split")
                                 ->check(CLI::PositiveNumber);
+  CLI::Option* const strided = command->add_flag(
+      "--strided", arguments->strided,
+      "Strided inference: two passes, the second offset by half a patch; of every patch the "
+      "first half counts");
   command->add_flag("--json", arguments->json,
                     "Also by document, by position in the context and in the patch");
   CLI::Option* const profile = command->add_flag("--profile", arguments->profile,
                                                  "Time every kernel and stage; with --json as `profile`");
-  for (CLI::Option* const other : {data, split, stride, most, profile}) files->excludes(other);
+  for (CLI::Option* const other : {data, split, stride, most, strided, profile}) files->excludes(other);
   command->callback([arguments] { evaluate(*arguments); });
 }

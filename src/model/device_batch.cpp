@@ -47,6 +47,15 @@ HostWindows HostWindows::rows(Index begin, Index end) const {
   return part;
 }
 
+HostWindows HostWindows::from(Index offset, std::span<Index const> rest) const {
+  HostWindows part = *this;
+  if (bytes) part.bytes += offset;
+  if (ids) part.ids += offset;
+  if (weights) part.weights += offset;
+  part.lengths = rest;
+  return part;
+}
+
 DeviceBatch::DeviceBatch(Index windows, Index length, bool wide, bool weights)
     : windows_(windows),
       length_(length),
@@ -68,7 +77,8 @@ Batch DeviceBatch::upload(ExecSpace const& space, HostWindows const& windows, Mo
                                                                        << " tokens, room for " << windows_
                                                                        << " of " << length_);
   STRATA_REQUIRE((windows.bytes != nullptr) != (windows.ids != nullptr), "one of bytes and ids");
-  Index const n = count * windows.stride;
+  // Up to the last window's last token, behind which the caller may have none.
+  Index const n = count == 0 ? 0 : (count - 1) * windows.stride + windows.lengths.back();
   Batch batch;
   if (windows.bytes) {
     if (config.num_tokens < 256) check_tokens(windows.bytes, windows, config.num_tokens);

@@ -22,6 +22,8 @@ struct HostWindows {
 
   /// Rows [begin, end) of these.
   HostWindows rows(Index begin, Index end) const;
+  /// The windows without their first `offset` tokens; `rest`: how many each then has, at least 0.
+  HostWindows from(Index offset, std::span<Index const> rest) const;
 };
 
 /// Describes windows to a model. Where kernels can read host memory nothing is copied and nothing allocated:

@@ -85,6 +85,16 @@ void check_fit(model::ModelConfig const& config, io::DatasetFile const& file, In
                            std::to_string(config.context()) + " bytes (the product of seq_lens)");
 }
 
+HalfPatches::HalfPatches(model::ModelConfig const& config)
+    : patch_(config.seq_lens.back()),
+      offset_((patch_ + 1) / 2),
+      lag_(config.head == model::Head::reference ? 1 : 0) {
+  if (config.stages() == 1)
+    throw core::InputError("strided inference reads half patches, but a model of one stage has no patches");
+  if (patch_ < 2)
+    throw core::InputError("strided inference reads half patches, but those of the last stage hold one byte");
+}
+
 Evaluator::Evaluator(model::Hierarchy<float>& model, io::DatasetFile const& file,
                      parallel::Communicator const& ranks, EvaluationSettings const& settings)
     : model_(model),
@@ -97,6 +107,7 @@ Evaluator::Evaluator(model::Hierarchy<float>& model, io::DatasetFile const& file
       totals_("strata::evaluation_totals", 2) {
   settings_.window = window_of(file, settings);
   settings_.stride = std::min(settings_.stride, settings_.window);
+  if (settings_.strided) halves_.emplace(model.config());
   check_fit(model.config(), file, settings_.window);
   // The last batch may be of any size.
   for (Index windows = settings_.batch_size; windows >= 1; --windows)
@@ -125,7 +136,13 @@ Evaluation Evaluator::run() {
     kernels::Region const reading("read data");
     return loader.next();
   };
-  while (data::MicroBatch const* batch = read()) add_batch(*batch, sums);
+  while (data::MicroBatch const* batch = read()) {
+    add_batch(*batch, {0, batch->lengths}, sums);
+    if (!halves_) continue;
+    Reading second{halves_->offset(), batch->lengths};
+    for (Index& length : second.lengths) length = std::max<Index>(0, length - second.offset);
+    add_batch(*batch, second, sums);
+  }
 
   Evaluation result;
   result.total = sums.total.over(ranks_).front();
@@ -141,30 +158,33 @@ Evaluation Evaluator::run() {
   return result;
 }
 
-void Evaluator::add_batch(data::MicroBatch const& batch, Sums& sums) {
+void Evaluator::add_batch(data::MicroBatch const& batch, Reading const& reading, Sums& sums) {
   kernels::ExecSpace const space;
-  model::Batch const on_device =
-      device_batch_.upload(space, host_windows(batch), model_.config(), padded_length_);
-  kernels::Targets const targets = model::on_host(on_device.targets, batch.lengths);
+  model::HostWindows const windows = host_windows(batch).from(reading.offset, reading.lengths);
+  model::Batch const on_device = device_batch_.upload(space, windows, model_.config(), padded_length_);
+  kernels::Targets const targets = model::on_host(on_device.targets, reading.lengths);
   model_.evaluate(on_device, kernels::Vec<double>(totals_.data(), 2),
                   [&](kernels::StageRows const& rows, kernels::Vec<float> losses) {
-                    add_rows(batch, targets, rows, losses, sums);
+                    add_rows(batch, reading, targets, rows, losses, sums);
                   });
   sums.flops += model_.forward_flops(batch.rows, padded_length_);
 }
 
-void Evaluator::add_rows(data::MicroBatch const& batch, kernels::Targets const& targets,
-                         kernels::StageRows const& rows, kernels::Vec<float> losses, Sums& sums) const {
+void Evaluator::add_rows(data::MicroBatch const& batch, Reading const& reading,
+                         kernels::Targets const& targets, kernels::StageRows const& rows,
+                         kernels::Vec<float> losses, Sums& sums) const {
   auto const on_host = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), losses);
   Index const patch = model_.config().bytes_per_position(0);
+  bool const first_pass = reading.offset == 0;
   std::size_t document = 0;
   for (Index r = 0; r < rows.shape.rows(); ++r) {
     auto const nats = static_cast<double>(on_host(r));
     if (nats < 0) continue;  // predicts nothing, or the pad token
     Index const flat = targets.flat(rows, r);
     auto const window = static_cast<std::size_t>(flat / padded_length_);
-    Index const i = flat % padded_length_;
-    if (i < batch.first_scored[window]) continue;
+    Index const place_read = flat % padded_length_;
+    Index const i = reading.offset + place_read;
+    if (i < batch.first_scored[window] || (halves_ && halves_->in_first_pass(i) != first_pass)) continue;
     sums.total.add(0, nats);
     if (!settings_.details) continue;
     auto const place = static_cast<std::uint64_t>(batch.windows[window].start + i);
@@ -174,7 +194,7 @@ void Evaluator::add_rows(data::MicroBatch const& batch, kernels::Targets const& 
     }
     sums.documents.add(document, nats);
     sums.context.add(context_bin(i), nats);
-    sums.patch.add(static_cast<std::size_t>(i % patch), nats);
+    sums.patch.add(static_cast<std::size_t>(place_read % patch), nats);
   }
 }
 
