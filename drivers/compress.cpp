@@ -63,7 +63,7 @@ class Output {
         std::error_code none;
         if (std::filesystem::equivalent(a.input, path, none))
           throw InputError(path + " is the file to read; name another one with --output");
-        file_.emplace(path, a.force || !a.output.empty());
+        file_ = std::make_unique<strata::io::AtomicFile>(path, a.force || !a.output.empty());
       } catch (InputError const& problem) {
         error = problem.what();
       }
@@ -74,15 +74,16 @@ class Output {
 
   /// On rank 0.
   void write(Bytes bytes) {
-    std::ofstream out(file_->partial(), std::ios::binary | std::ios::trunc);
+    strata::io::AtomicFile& file = *file_;
+    std::ofstream out(file.partial(), std::ios::binary | std::ios::trunc);
     out.write(reinterpret_cast<char const*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
     out.close();
-    if (!out) throw InputError(strata::io::describe_errno("write", file_->path(), errno));
-    file_->commit();
+    if (!out) throw InputError(strata::io::describe_errno("write", file.path(), errno));
+    file.commit();
   }
 
  private:
-  std::optional<strata::io::AtomicFile> file_;
+  std::unique_ptr<strata::io::AtomicFile> file_;  ///< on rank 0
 };
 
 /// Shows how far the work is and passes on a wish to stop.
