@@ -6,7 +6,10 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <filesystem>
+#include <fstream>
 #include <limits>
+#include <system_error>
 
 #include "core/error.hpp"
 #include "io/safetensors.hpp"
@@ -173,18 +176,47 @@ void TensorReader::convert(char const* from, std::span<float> out) const {
   }
 }
 
+namespace {
+
+enum class Kind { safetensors, torch, old_torch, other };
+
+Kind kind_of(std::string const& start, std::string const& path) {
+  if (start.starts_with("\x89HDF")) return Kind::other;
+  if (start.starts_with("PK\3\4")) return Kind::torch;
+  if (start.starts_with("\x80\x02\x8a\x0a") || start.starts_with("\x80\x02}")) return Kind::old_torch;
+  if (start.size() == 9 && start[8] == '{') return Kind::safetensors;
+  if (path.ends_with(".safetensors")) return Kind::safetensors;
+  if (path.ends_with(".pth") || path.ends_with(".pt")) return Kind::torch;
+  return Kind::other;
+}
+
+}  // namespace
+
+bool looks_like_tensor_file(std::string const& path) {
+  std::string start(9, '\0');
+  std::error_code error;
+  if (std::filesystem::is_regular_file(path, error)) {
+    std::ifstream file(path, std::ios::binary);
+    file.read(start.data(), static_cast<std::streamsize>(start.size()));
+    start.resize(static_cast<std::size_t>(file.gcount()));
+  }
+  return kind_of(start, path) != Kind::other;
+}
+
 TensorFile open_tensor_file(std::string const& path) {
   InputFile file(path);
-  std::string const start = file.bytes(0, std::min<std::uint64_t>(file.size(), 9));
-  auto const is_named = [&](char const* ending) { return path.ends_with(ending); };
-  if (start.starts_with("PK\3\4")) return read_torch_file(std::move(file));
-  if (start.starts_with("\x80\x02\x8a\x0a") || start.starts_with("\x80\x02}"))
-    file.fail(
-        "is in the format of torch before 1.6, which is not read; load it in Python and save it again with "
-        "torch.save");
-  if (start.size() == 9 && start[8] == '{') return read_safetensors(std::move(file));
-  if (is_named(".safetensors")) return read_safetensors(std::move(file));
-  if (is_named(".pth") || is_named(".pt")) return read_torch_file(std::move(file));
+  switch (kind_of(file.bytes(0, std::min<std::uint64_t>(file.size(), 9)), path)) {
+    case Kind::torch:
+      return read_torch_file(std::move(file));
+    case Kind::safetensors:
+      return read_safetensors(std::move(file));
+    case Kind::old_torch:
+      file.fail(
+          "is in the format of torch before 1.6, which is not read; load it in Python and save it again with "
+          "torch.save");
+    case Kind::other:
+      break;
+  }
   file.fail("is neither a safetensors file, nor a file of torch.save, nor a checkpoint of strata");
 }
 

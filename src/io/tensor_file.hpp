@@ -60,6 +60,9 @@ struct TensorFile {
 /// core::InputError.
 TensorFile open_tensor_file(std::string const& path);
 
+/// Whether a file looks like one of them, by its first bytes or its name; a missing file, by its name.
+bool looks_like_tensor_file(std::string const& path);
+
 /// Row-major elements of a tensor as float32, piece by piece.
 class TensorReader {
  public:

@@ -91,7 +91,7 @@ PatchEmbedder<T>::PatchEmbedder(ModelConfig const& config, std::size_t stage, Re
       frozen_row_(config.pad_row_is_trained ? -1 : config.pad_token_id),
       is_table_(config.is_last(stage)) {
   std::string const prefix = "token_embs_rev." + std::to_string(config.stages() - 1 - stage) + ".";
-  Initial const normal{Initial::Kind::normal, 0, config.pad_token_id};
+  Initial const normal{Initial::Kind::normal, 0, frozen_row_};
   if (is_table_) {
     table_ = parameters.declare(prefix + "weight", {vocabulary_, local_width_}, normal, ready);
     return;

@@ -10,6 +10,7 @@
 
 #include "core/error.hpp"
 #include "core/runtime.hpp"
+#include "io/tensor_file.hpp"
 
 namespace strata::train {
 
@@ -42,23 +43,38 @@ void write_group(io::CheckpointWriter& writer, char const* group,
   }
 }
 
+void copy_in(kernels::Vec<float> const& to, Index first, std::span<float const> in) {
+  auto const count = static_cast<Index>(in.size());
+  Kokkos::deep_copy(kernels::range(to, first, first + count), HostVec<float const>(in.data(), count));
+}
+
+/// An array of the first rows of a parameter, or of more rows than it has.
+void read_rows(io::CheckpointReader const& reader, char const* group, std::string const& name,
+               io::Shape const& stored, kernels::Vec<float> const& to) {
+  auto const size = static_cast<Index>(to.extent(0));
+  reader.array(group, name, stored, [&](Index first, std::span<float const> in) {
+    Index const count = std::clamp<Index>(size - first, 0, static_cast<Index>(in.size()));
+    if (count > 0) copy_in(to, first, in.first(static_cast<std::size_t>(count)));
+  });
+}
+
 void read_group(io::CheckpointReader const& reader, char const* group,
+                std::vector<model::ParameterInfo> const& stored,
                 model::ParameterStore<float> const& parameters, kernels::Vec<float> const& flat) {
-  for (model::ParameterInfo const& info : parameters.all()) {
+  std::vector<model::ParameterInfo> const& wanted = parameters.all();
+  for (std::size_t p = 0; p < wanted.size(); ++p) {
+    model::ParameterInfo const& info = wanted[p];
     kernels::Vec<float> const to = part(flat, info.place);
-    if constexpr (kernels::on_device) {
-      reader.array(group, info.name, info.shape, [&](Index first, std::span<float const> in) {
-        auto const count = static_cast<Index>(in.size());
-        Kokkos::deep_copy(kernels::range(to, first, first + count), HostVec<float const>(in.data(), count));
-      });
+    if (kernels::on_device || stored[p].shape != info.shape) {
+      read_rows(reader, group, info.name, stored[p].shape, to);
     } else {
       reader.array(group, info.name, info.shape, to.data());
     }
   }
-  if (std::vector<std::string> const stored = reader.names(group); stored.size() != parameters.all().size()) {
-    for (std::string const& name : stored) {
+  if (std::vector<std::string> const names = reader.names(group); names.size() != wanted.size()) {
+    for (std::string const& name : names) {
       auto const known = [&](model::ParameterInfo const& info) { return info.name == name; };
-      if (std::none_of(parameters.all().begin(), parameters.all().end(), known))
+      if (std::none_of(wanted.begin(), wanted.end(), known))
         throw core::InputError(reader.path() + ": the model has no parameter called " + name);
     }
   }
@@ -102,6 +118,10 @@ std::string checkpoint_file(std::string const& path) {
       throw core::InputError("the folder " + path +
                              " holds no latest.h5; name a checkpoint or the folder of a run");
   }
+  if (io::looks_like_tensor_file(file.string()))
+    throw core::InputError(file.string() +
+                           " is no checkpoint of this program; make one of it with `strata convert --from " +
+                           file.string() + " --output model.h5`");
   return file.string();
 }
 
@@ -139,13 +159,18 @@ Progress read_progress(io::CheckpointReader const& reader) {
 }
 
 void load_parameters(io::CheckpointReader const& reader, model::ParameterStore<float>& parameters) {
-  read_group(reader, "parameters", parameters, parameters.values());
+  load_parameters(reader, parameters.all(), parameters);
+}
+
+void load_parameters(io::CheckpointReader const& reader, std::vector<model::ParameterInfo> const& stored,
+                     model::ParameterStore<float>& parameters) {
+  read_group(reader, "parameters", stored, parameters, parameters.values());
 }
 
 void load_optimizer(io::CheckpointReader const& reader, model::ParameterStore<float> const& parameters,
                     Optimizer& optimizer) {
-  read_group(reader, first_group, parameters, optimizer.first_moment());
-  read_group(reader, second_group, parameters, optimizer.second_moment());
+  read_group(reader, first_group, parameters.all(), parameters, optimizer.first_moment());
+  read_group(reader, second_group, parameters.all(), parameters, optimizer.second_moment());
 }
 
 LoadedModel load_model(std::string const& path, bool with_gradients) {

@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "data/sample_order.hpp"
 #include "io/checkpoint_file.hpp"
@@ -41,7 +42,7 @@ void save_checkpoint(std::string const& path, Deck const& deck,
 void write_provenance(io::CheckpointWriter& writer);
 
 /// The file that `path` names: itself, or latest.h5 of a run's folder. Throws core::InputError when the
-/// folder has none.
+/// folder has none, and for a model of another program, which `strata convert` reads.
 std::string checkpoint_file(std::string const& path);
 
 /// Group /progress alone. Throws core::InputError.
@@ -50,6 +51,10 @@ Progress read_progress(io::CheckpointReader const& reader);
 /// Fills the parameters; all names and shapes must agree. Throws core::InputError that names the first that
 /// does not.
 void load_parameters(io::CheckpointReader const& reader, model::ParameterStore<float>& parameters);
+/// Fills the parameters from those of a model whose tables may have more or fewer rows; `stored` are its
+/// parameters, in the same order. Rows that it does not have stay as they are.
+void load_parameters(io::CheckpointReader const& reader, std::vector<model::ParameterInfo> const& stored,
+                     model::ParameterStore<float>& parameters);
 /// Fills the moments as well.
 void load_optimizer(io::CheckpointReader const& reader, model::ParameterStore<float> const& parameters,
                     Optimizer& optimizer);

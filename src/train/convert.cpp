@@ -173,11 +173,6 @@ Import::Import(std::string const& path, std::optional<std::string> const& deck_p
   deck = foreign_deck(file, tensors, deck_path, overrides, warnings);
   mapping = map_tensors(file, deck, ignore_extra);
   parameters = elements(plan_of(deck).parameters().all());
-  if (style == NameStyle::megabyte)
-    warnings.push_back(
-        path +
-        ": MEGABYTE trains the row of the pad token in its tables; fine-tuning here leaves that row as "
-        "it is");
 }
 
 void Import::refuse_misfits() const {

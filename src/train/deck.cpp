@@ -9,6 +9,7 @@
 
 #include "core/error.hpp"
 #include "train/deck_keys.hpp"
+#include "train/init_from.hpp"
 
 namespace strata::train {
 
@@ -55,7 +56,6 @@ std::vector<std::string> const& all_keys() {
   static std::vector<std::string> const keys = [] {
     Deck deck;
     BlockConfig block;
-    std::string file;
     KeyNames root(""), params("params."), layers("params.block."), train("train."), io("io."),
         resume("resume.");
     visit_root(root);
@@ -66,7 +66,7 @@ std::vector<std::string> const& all_keys() {
     visit_mamba(layers, block);
     visit_train(train, deck.train);
     visit_io(io, deck.io);
-    visit_resume(resume, file);
+    visit_resume(resume);
     for (KeyNames const* more : {&params, &layers, &train, &io, &resume})
       root.names.insert(root.names.end(), more->names.begin(), more->names.end());
     return root.names;
@@ -110,6 +110,12 @@ BlockConfig read_block(YamlDocument& document, YAML::Node const& node, std::stri
   }
   refuse_keys_of_other_blocks(section, block);
   visit_block(section, block);
+  if (section.has("patch_pos_emb_type")) {
+    if (section.has("pos_emb_type"))
+      document.fail(section.path("patch_pos_emb_type"), *section.find("patch_pos_emb_type"),
+                    "is the older name of pos_emb_type, which is given too; keep one");
+    section.choice("patch_pos_emb_type", block.pos_emb_type, false, positions(), "");
+  }
   if (block.block_type == BlockType::mamba1) {
     double dropout = 0;
     section.optional("dropout", dropout, at_least_below(0, 1), "");
@@ -205,6 +211,8 @@ void read_train(YamlDocument& document, YAML::Node const& node, Deck& deck) {
   read_outer_recompute(section, deck.train);
   section.finish();
   TrainConfig& t = deck.train;
+  if (t.init_from && t.init_from->empty())
+    document.fail("train.init_from", *section.find("init_from"), "must name a checkpoint; it is empty");
   if (t.max_eval_steps == 0) t.max_eval_steps.reset();
   double const windows = static_cast<double>(std::max(t.batch_size, t.eval_batch_size));
   if (windows * static_cast<double>(deck.input_seq_len) >= 0x1p62)
@@ -235,13 +243,18 @@ void read_io(YamlDocument& document, YAML::Node const& node, Deck& deck) {
 void read_resume(YamlDocument& document, YAML::Node const& node, Deck& deck) {
   if (node.IsNull()) return;
   Section section(document, node, "resume", all_keys());
-  std::string file;
-  visit_resume(section, file);
+  std::optional<std::string> file;
+  section.optional("checkpoint_file", file, any(), "");
+  visit_resume(section);
   section.finish();
-  if (file.empty())
-    document.fail("resume.checkpoint_file", *section.find("checkpoint_file"),
-                  "must name a checkpoint; it is empty");
-  deck.init_from = file;
+  if (!file || file->empty()) {
+    document.warn("resume.checkpoint_file",
+                  "is empty, as the package writes it before it has saved a model; it is read as null");
+  } else if (!deck.train.init_from) {
+    deck.train.init_from = file;
+  } else if (deck.train.init_from != file) {
+    document.warn("resume.checkpoint_file", "has no meaning here: train.init_from names other weights");
+  }
 }
 
 Deck read(YamlDocument& document) {
@@ -296,7 +309,22 @@ Deck parse_deck(std::string_view yaml, std::string const& name, std::vector<std:
 }
 
 Deck read_deck(std::filesystem::path const& path, std::vector<std::string> const& overrides) {
-  return parse_deck(slurp(path), path.string(), overrides);
+  YamlDocument document(slurp(path), path.string(), overrides);
+  std::optional<std::string> const origin = named_origin(document.root());
+  if (!origin) return read(document);
+  std::error_code error;
+  if (std::filesystem::exists(*origin, error)) {
+    if (auto const config = origin_config(*origin))
+      document.replace_root(with_params_of(document.root(), *config));
+    return read(document);
+  }
+  // A run that has begun goes on without the file, if its deck says everything.
+  try {
+    return read(document);
+  } catch (InputError const& problem) {
+    throw InputError(fmt::format("{} (train.init_from names {}, which does not exist and cannot tell)",
+                                 problem.what(), *origin));
+  }
 }
 
 ModelConfig parse_model_params(std::string_view yaml, std::string const& name) {

@@ -35,6 +35,7 @@ struct TrainConfig {
   std::optional<double> gradient_clipping;
   Index gradient_accumulate_every = 1;
   // Keys of our own.
+  std::optional<std::string> init_from;  ///< checkpoint or run's folder: weights that a new run starts from
   std::uint64_t seed = 1;
   double weight_decay = 0;
   double beta1 = 0.9;
@@ -67,7 +68,6 @@ struct Deck {
   std::vector<Index> train_checkpoint_chunks;  ///< empty, or one count for each stage but the outermost
   TrainConfig train;
   IoConfig io;
-  std::optional<std::string> init_from;  ///< resume.checkpoint_file: weights to start from
   /// What the user should know about this deck: one plain sentence each. The caller prints them.
   std::vector<std::string> warnings;
 
@@ -82,12 +82,13 @@ struct Deck {
   std::string const& dataset() const;
 };
 
-/// Reads a deck from a file. Each override is section.key=value (also params.block.0.key=value) and replaces
-/// or adds a value before anything is checked. Throws core::InputError with one sentence naming file, key and
-/// value.
+/// Reads a deck from a file. What it leaves out of `params` comes from the checkpoint that train.init_from
+/// names (train/init_from.hpp). Each override is section.key=value (also params.block.0.key=value) and
+/// replaces or adds a value before anything is checked. Throws core::InputError with one sentence naming
+/// file, key and value.
 Deck read_deck(std::filesystem::path const& path, std::vector<std::string> const& overrides = {});
 
-/// As read_deck, from text; `name` stands for the file in messages.
+/// As read_deck, from text and without looking at other files; `name` stands for the file in messages.
 Deck parse_deck(std::string_view yaml, std::string const& name,
                 std::vector<std::string> const& overrides = {});
 

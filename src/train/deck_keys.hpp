@@ -44,7 +44,7 @@ void visit_root(Visitor& v) {
   v.nested("params", "mapping", "required", "The model.");
   v.nested("train", "mapping", "required", "How to train it.");
   v.nested("io", "mapping", "required", "What to read and where to write.");
-  v.nested("resume", "mapping or null", "null", "Weights to start from.");
+  v.nested("resume", "mapping or null", "null", "The package's form of `train.init_from`.");
   v.ignored("summary", "it describes a run of the package that has ended");
 }
 
@@ -55,6 +55,10 @@ void visit_model(Visitor& v, model::ModelConfig& m, std::vector<Index>& checkpoi
              "Size of the vocabulary: the 256 byte values and the pad id.");
   v.optional("pad_token_id", m.pad_token_id, at_least(0, 65535),
              "Id that fills the last patch; it is never scored. An id in 0..255 takes that byte value away.");
+  v.optional(
+      "pad_row_is_trained", m.pad_row_is_trained, any(),
+      "Whether the pad id's rows of the embedding tables are ordinary rows, as in MEGABYTE-pytorch. They "
+      "are zero and stay so otherwise.");
   v.required("hidden_dims", m.hidden_dims, at_least(1), "Width of each stage, outermost stage first.");
   v.required("num_layers", m.num_layers, at_least(1), "Layers of each stage.");
   v.required("seq_lens", m.seq_lens, at_least(1),
@@ -87,6 +91,7 @@ void visit_any_block(Visitor& v, model::BlockConfig& b) {
            "transformer; mamba2 where d_state is given", "Kind of layer. `mamba` stands for mamba2.");
   v.choice("pos_emb_type", b.pos_emb_type, false, positions(),
            "Positions of this stage: `fixed` adds a learned table, `rope` rotates the embeddings.");
+  v.older("patch_pos_emb_type", "the name of `pos_emb_type` in the package before its version 0.1.0");
 }
 
 /// Of transformer and transformerEncoder only.
@@ -155,6 +160,11 @@ void visit_train(Visitor& v, TrainConfig& t) {
   v.optional("gradient_accumulate_every", t.gradient_accumulate_every, at_least(1),
              "Micro-batches per optimiser step.");
   v.ignored("masking_proba", "only masked models use it");
+  v.optional(
+      "init_from", t.init_from, any(),
+      "Checkpoint, or folder of a run, whose weights a new run starts from; null: random weights. Keys of "
+      "`params` that the deck leaves out are those of the checkpoint. (An interrupted run goes on by itself "
+      "without this key.)");
   v.optional("seed", t.seed, at_least(0, 0x1p62), "Seed of initial weights, data order and dropout.");
   v.optional("weight_decay", t.weight_decay, at_least(0, 1e6),
              "Decoupled weight decay of matrices and tables (AdamW); 0 is the package's Adam.");
@@ -200,19 +210,22 @@ void visit_io(Visitor& v, IoConfig& io) {
   v.ignored("enabled_loss_log_for_gpus", "the losses of all ranks go into one metrics.jsonl");
   v.ignored("dataset_dir",
             "the data comes from the file io.dataset; make one from a folder with `strata pack`");
-  v.ignored("dataset_id", "the data comes from the file io.dataset");
-  v.ignored("dataset_args", "the data comes from the file io.dataset");
+  v.ignored("dataset_id",
+            "the data comes from the file io.dataset; of a folder of pg19, DIR, it is made by `strata pack "
+            "--output "
+            "pg19.h5 --train DIR/train --validation DIR/validation --test DIR/test`");
+  v.ignored("dataset_args", "they prepare images and questions of clevr, which this program does not read");
 }
 
 template <class Visitor>
-void visit_resume(Visitor& v, std::string& checkpoint_file) {
-  v.required(
-      "checkpoint_file", checkpoint_file, any(),
-      "Checkpoint whose weights the run starts from. (An interrupted run goes on by itself without it.)");
-  v.ignored("next_epoch_index", "a run that starts from other weights starts at the beginning of its data");
-  v.ignored("next_batch_index", "a run that starts from other weights starts at the beginning of its data");
-  v.ignored("migrate_embeddings", "checkpoints of old versions of the package are not migrated");
-  v.ignored("rename_modules", "checkpoints of old versions of the package are not migrated");
+void visit_resume(Visitor& v) {
+  char const* const beginning = "a run that starts from other weights starts at the beginning of its data";
+  char const* const names = "`strata convert` knows the names of every version of the package";
+  v.older("checkpoint_file", "the package's name of `train.init_from`, which is taken where both are given");
+  v.ignored("next_epoch_index", beginning);
+  v.ignored("next_batch_index", beginning);
+  v.ignored("migrate_embeddings", names);
+  v.ignored("rename_modules", names);
   v.ignored("resumed_from", "it describes where an earlier run came from");
 }
 

@@ -93,7 +93,7 @@ class Reference {
     row(key, type, preset, meaning);
   }
   void older(char const* key, char const* meaning) {
-    row(key, "", "", std::string("Older form: ") + meaning + ".");
+    row(key, "", "", std::string("Other form: ") + meaning + ".");
   }
   void ignored(char const* key, char const* reason) {
     row(key, "anything", "", std::string("Accepted, without effect: ") + reason + ".");
@@ -138,19 +138,13 @@ std::string Deck::text() const {
   visit_train(section, copy.train);
   out += "io:\n";
   visit_io(section, copy.io);
-  if (copy.init_from) {
-    out += "resume:\n";
-    visit_resume(section, *copy.init_from);
-  } else {
-    out += "resume: null\n";
-  }
+  out += "resume: null\n";
   return out;
 }
 
 std::string key_reference() {
   Deck deck;
   model::BlockConfig block;
-  std::string file;
   std::string out;
   Reference table(out);
   heading(out, "deck", "The four sections.");
@@ -168,8 +162,9 @@ std::string key_reference() {
   visit_train(table, deck.train);
   heading(out, "io", "Files and cadence.");
   visit_io(table, deck.io);
-  heading(out, "resume", "Start from the weights of another run. Null or absent: start from random weights.");
-  visit_resume(table, file);
+  heading(out, "resume",
+          "What the package has in place of `train.init_from`. Null or absent: random weights.");
+  visit_resume(table);
   return out;
 }
 

@@ -2,13 +2,14 @@
 #include "train/foreign_deck.hpp"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <yaml-cpp/yaml.h>
 
 #include <algorithm>
-#include <sstream>
 
 #include "core/error.hpp"
 #include "io/atomic_file.hpp"
+#include "train/conflicts.hpp"
 
 namespace strata::train {
 
@@ -34,6 +35,7 @@ void set_window(Deck& deck, std::vector<std::string> const& overrides) {
 struct DeckText {
   std::string text;
   bool states_head = false;
+  bool states_pad_row = false;
   bool states_window = true;
 };
 DeckText normalised(std::string const& text) {
@@ -48,6 +50,7 @@ DeckText normalised(std::string const& text) {
     bool const masked = inner.IsDefined() && inner.IsMap();
     YAML::Node const model = masked ? inner : params;
     result.states_head = model["head"].IsDefined();
+    result.states_pad_row = model["pad_row_is_trained"].IsDefined();
     result.states_window = params["input_seq_len"].IsDefined();
     if (whole && !masked) return result;  // as it is, so that messages name its lines
     YAML::Node flat = YAML::Clone(model);
@@ -79,14 +82,12 @@ std::string model_text(Deck const& deck) {
 /// Throws when the decks describe different models.
 void refuse_other_model(std::string const& path, Deck const& stored, std::string const& deck_path,
                         Deck const& named) {
-  std::istringstream in_file(model_text(stored)), in_deck(model_text(named));
-  std::string a, b;
-  while (std::getline(in_file, a) && std::getline(in_deck, b))
-    if (a != b)
-      throw core::InputError(
-          fmt::format("{} contradicts the deck inside {}: it says {}, where the file says {}", deck_path,
-                      path, b.substr(std::min(b.find_first_not_of(" -"), b.size())),
-                      a.substr(std::min(a.find_first_not_of(" -"), a.size()))));
+  std::vector<std::string> clauses;
+  for (Difference const& d : differing_keys(model_text(stored), model_text(named)))
+    clauses.push_back(fmt::format("{} is {} where the file has {}", d.key, d.now, d.before));
+  if (!clauses.empty())
+    throw core::InputError(
+        fmt::format("{} contradicts the deck inside {}: {}", deck_path, path, fmt::join(clauses, "; ")));
 }
 
 }  // namespace
@@ -102,14 +103,19 @@ Deck foreign_deck(io::TensorFile const& file, TensorShapes const& tensors,
   Deck deck;
   if (deck_path) {
     DeckText const text = normalised(io::read_text_file(*deck_path, std::size_t{1} << 20));
-    std::vector<std::string> with_head = overrides;
+    std::vector<std::string> completed = overrides;
+    // Keys that the packages do not have: what each package does.
+    if (!text.states_pad_row && !names(overrides, "params.pad_row_is_trained")) {
+      bool const trained = stored ? stored->params.pad_row_is_trained : tensors.style == NameStyle::megabyte;
+      completed.insert(completed.begin(), fmt::format("params.pad_row_is_trained={}", trained));
+    }
     if (!text.states_head && !names(overrides, "params.head"))
-      with_head.insert(with_head.begin(), stored && stored->params.head == model::Head::complete
+      completed.insert(completed.begin(), stored && stored->params.head == model::Head::complete
                                               ? "params.head=complete"
                                               : "params.head=reference");
-    deck = parse_deck(text.text, *deck_path, with_head);
+    deck = parse_deck(text.text, *deck_path, completed);
     if (!text.states_window) set_window(deck, overrides);
-    deck.init_from.reset();  // these weights are what the model starts from
+    deck.train.init_from.reset();  // these weights are what the model starts from
     if (stored) refuse_other_model(path, *stored, *deck_path, deck);
     if (!stored && deck.params.head == model::Head::complete)
       warnings.push_back(*deck_path +

@@ -158,6 +158,7 @@ std::string Guess::deck() {
   } else {
     need("params.pad_token_id", vocabulary > 256 ? "256" : "0");
   }
+  if (tensors_.style == NameStyle::megabyte) pad += "  pad_row_is_trained: true\n";
   if (!open_.empty())
     throw core::InputError(fmt::format(
         "{}: the tensors do not tell {}; name the model's deck with --deck, or give the values, as "

@@ -67,9 +67,4 @@ class RunFolder {
   std::vector<Stored> stored_;  // sound ones, by step
 };
 
-/// The first key whose change would make another run out of `stored` (both decks as Deck::text writes them):
-/// a sentence with its two values. Nothing when the run may go on; batch_size and gradient_accumulate_every
-/// are left to the caller, who knows the number of ranks.
-std::optional<std::string> conflicting_key(std::string const& stored, std::string const& wanted);
-
 }  // namespace strata::train

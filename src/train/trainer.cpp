@@ -16,8 +16,10 @@
 #include "data/loader.hpp"
 #include "io/atomic_file.hpp"
 #include "train/checkpoint.hpp"
+#include "train/conflicts.hpp"
 #include "train/evaluation.hpp"
 #include "train/gradient_step.hpp"
+#include "train/init_from.hpp"
 #include "train/machine.hpp"
 #include "train/metrics.hpp"
 #include "train/optimizer.hpp"
@@ -208,7 +210,10 @@ void Trainer::prepare() {
     resume(newest);
   } else {
     model_.parameters().initialise(deck_.train.seed);
-    if (deck_.init_from) load_parameters(io::CheckpointReader(*deck_.init_from), model_.parameters());
+    if (std::optional<std::string> const& origin = deck_.train.init_from) {
+      start_from(*origin, deck_, model_.parameters());
+      line_.say("starting from the weights of " + *origin);
+    }
   }
   first_step_ = progress_.step;
   on_root(ranks_, [&] {
@@ -238,7 +243,9 @@ void Trainer::resume(std::string const& path) {
   io::CheckpointReader const reader(path);
   Progress const stored = read_progress(reader);
   std::string const run = deck_.run_folder().string();
-  if (auto const conflict = conflicting_key(reader.text("config"), deck_.text()))
+  // Keys that are newer than the file have their defaults there.
+  std::string const before = parse_deck(reader.text("config"), path + ":/config").text();
+  if (auto const conflict = conflicting_key(before, deck_.text()))
     throw core::InputError("the run in " + run + " cannot be continued with this deck: " + *conflict +
                            "; change it back or choose another io.name_model");
   if (stored.global_batch != global_.samples)

@@ -21,6 +21,7 @@ class YamlDocument {
   YamlDocument(std::string_view text, std::string name, std::vector<std::string> const& overrides);
 
   YAML::Node const& root() const { return root_; }
+  void replace_root(YAML::Node const& root) { root_.reset(root); }
   std::string const& name() const { return name_; }
   std::vector<std::string>& warnings() { return warnings_; }
 

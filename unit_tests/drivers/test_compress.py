@@ -17,39 +17,9 @@ import tempfile
 import time
 import unittest
 
-STRATA, MPIEXEC, NUMPROC_FLAG, *FLAGS = sys.argv[1:]
-STRATA = os.path.abspath(STRATA)
-LIMIT = 300.0
+from program import DECK, Program, read, words, write
 
-DECK = """
-params:
-  num_tokens: 257
-  pad_token_id: 256
-  hidden_dims: [32, 24]
-  num_layers: [2, 1]
-  seq_lens: [64, 4]
-  input_seq_len: 256
-  block:
-    - {block_type: mamba2, d_state: 8, d_conv: 4, expand: 2, headdim: 16}
-    - {block_type: transformer, attn_head_dims: 12, attn_num_heads: 2, attn_use_rot_embs: true}
-train:
-  target_elements: 1600
-  target_elements_strategy: batch
-  batch_size: 8
-  learning_rate: 0.005
-  shuffle_train: true
-io:
-  name_model: run
-  output_dir: .
-  dataset: data.h5
-  num_models_to_save: 1
-  validate_amount: 1
-"""
-
-
-def words(count, seed):
-    generator = random.Random(seed)
-    return " ".join(generator.choice(["slate", "gneiss", "marl", "tuff", "loess"]) for _ in range(count)).encode()
+PROGRAM = Program(*sys.argv[1:])
 
 
 def dirty_files():
@@ -60,8 +30,8 @@ def dirty_files():
         "one byte": b"\xff",
         "nul": b"\0",
         "every.bin": bytes(range(256)),
-        "window": words(100, 3)[:256],
-        "window and one": words(100, 3)[:257],
+        "window": words(100, 3).encode()[:256],
+        "window and one": words(100, 3).encode()[:257],
         "noise.bin": generator.randbytes(3000),
         "nuls": b"\0" * 4096,
         "ff": b"\xff" * 2048,
@@ -71,30 +41,11 @@ def dirty_files():
     }
 
 
-def strata(*arguments, ranks=1, threads=1, status=0):
+def strata(*arguments, status=0, **how):
     """Standard output of a run that ends with `status`; of a failed one, the program's line on standard error."""
-    command = [STRATA, *arguments]
-    if ranks > 1:
-        command = [MPIEXEC, NUMPROC_FLAG, str(ranks), *FLAGS, *command]
-    environment = dict(os.environ, OMP_NUM_THREADS=str(threads))
-    result = subprocess.run(command, capture_output=True, timeout=LIMIT, env=environment)
-    errors = result.stderr.decode(errors="replace")
-    assert result.returncode == status, f"{arguments}: status {result.returncode}: {errors}"
-    if status == 0:
-        return result.stdout.decode(errors="replace")
-    own = [line for line in errors.splitlines() if line.startswith("strata: ")]
-    assert len(own) == 1, errors
-    return own[0]
-
-
-def write(name, content):
-    with open(name, "wb") as out:
-        out.write(content)
-
-
-def read(name):
-    with open(name, "rb") as data:
-        return data.read()
+    if status != 0:
+        return PROGRAM.refusal(*arguments, status=status, **how)
+    return PROGRAM.output(*arguments, **how)
 
 
 class Programs(unittest.TestCase):
@@ -102,9 +53,9 @@ class Programs(unittest.TestCase):
     def setUpClass(cls):
         cls.folder = tempfile.TemporaryDirectory()
         os.chdir(cls.folder.name)
-        write("train.txt", words(8000, 1))
-        write("book.txt", words(9000, 2))
-        write("deck.yaml", DECK.encode())
+        write("train.txt", words(8000, 1).encode())
+        write("book.txt", words(9000, 2).encode())
+        write("deck.yaml", DECK)
         strata("pack", "--output", "data.h5", "--train", "train.txt", "--validation", "book.txt")
         strata("train", "deck.yaml", "--quiet", threads=2)
         strata("train", "deck.yaml", "--quiet", "io.name_model=other", "train.target_elements=16")
@@ -163,7 +114,7 @@ class Programs(unittest.TestCase):
             self.assertEqual(back, content, (batch, threads, ranks))
 
     def test_windows_and_default_names(self):
-        write("name.txt", words(300, 5))
+        write("name.txt", words(300, 5).encode())
         output = strata("compress", "--checkpoint", "run", "name.txt", "--window", "100")
         size = os.path.getsize("name.txt.strata")
         self.assertRegex(output, rf"^name.txt: \d+ bytes in, {size} bytes out, [\d.]+ bits per byte, \d+ bytes/s\n$")
@@ -171,12 +122,12 @@ class Programs(unittest.TestCase):
         self.assertIn("exists already", strata("decompress", "--checkpoint", "run", "name.txt.strata", status=1))
         os.remove("name.txt")
         strata("decompress", "--checkpoint", "run", "name.txt.strata")
-        self.assertEqual(read("name.txt"), words(300, 5))
+        self.assertEqual(read("name.txt"), words(300, 5).encode())
         strata("compress", "--checkpoint", "run", "name.txt", "--force")
         self.assertNotEqual(os.path.getsize("name.txt.strata"), size)
 
     def test_damage_is_found(self):
-        content = words(60, 6)
+        content = words(60, 6).encode()
         write("small", content)
         coded = self.compress("small", "small.strata")
         write("kept", b"precious")
@@ -193,7 +144,7 @@ class Programs(unittest.TestCase):
         self.assertFalse([name for name in os.listdir() if name.endswith(".partial")])
 
     def test_refusals(self):
-        write("text", words(60, 7))
+        write("text", words(60, 7).encode())
         self.compress("text", "text.strata")
         for arguments, message in (
                 (("decompress", "--checkpoint", "other", "text.strata", "--output", "x"), "was compressed by another model"),
@@ -213,8 +164,8 @@ class Programs(unittest.TestCase):
         self.assertIn("another model", strata("decompress", "--checkpoint", "other", "text.strata", "-o", "x", status=1, ranks=2))
 
     def test_an_interrupt_leaves_nothing(self):
-        write("long", words(400000, 8))
-        process = subprocess.Popen([STRATA, "compress", "--checkpoint", "run", "long", "--batch", "1"],
+        write("long", words(400000, 8).encode())
+        process = subprocess.Popen([PROGRAM.path, "compress", "--checkpoint", "run", "long", "--batch", "1"],
                                    stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         while not [name for name in os.listdir() if name.startswith("long.strata")]:
             self.assertIsNone(process.poll(), "it never began")
@@ -227,7 +178,7 @@ class Programs(unittest.TestCase):
         self.assertFalse([name for name in os.listdir() if name.startswith("long.strata")])
 
     def test_scores_are_those_of_eval(self):
-        write("a.txt", words(700, 9))
+        write("a.txt", words(700, 9).encode())
         write("b.bin", random.Random(10).randbytes(1111))
         write("empty", b"")
         result = self.score("a.txt", "b.bin", "empty")

@@ -11,8 +11,8 @@ import json
 import math
 import os
 import pickle
+import re
 import struct
-import subprocess
 import sys
 import tempfile
 import types
@@ -22,7 +22,9 @@ import zipfile
 import h5py
 import numpy
 
-STRATA, GOLDEN = (os.path.abspath(path) for path in sys.argv[1:3])
+from program import Program, read, write
+
+PROGRAM, GOLDEN = Program(sys.argv[1]), os.path.abspath(sys.argv[2])
 
 TRAINING = """
 train:
@@ -127,11 +129,6 @@ def load_safetensors(path):
     }
 
 
-def content(path):
-    with open(path, "rb") as file:
-        return file.read()
-
-
 def golden(name):
     """State dict in float32 and in its order, configuration, ids and loss of a golden file."""
     with h5py.File(os.path.join(GOLDEN, name + ".h5"), "r") as file:
@@ -157,17 +154,7 @@ class Convert(unittest.TestCase):
 
     def strata(self, *arguments, status=0):
         """Standard output; of a run that fails, the one line on standard error."""
-        result = subprocess.run([STRATA, *arguments], capture_output=True, timeout=300)
-        self.assertEqual(result.returncode, status, result.stderr.decode() + repr(result.stdout))
-        if status == 0:
-            return result.stdout
-        line = [text for text in result.stderr.decode().splitlines() if text.startswith("strata: ")]
-        self.assertEqual(len(line), 1, result.stderr.decode())
-        return line[0]
-
-    def write(self, name, text):
-        with open(name, "w") as file:
-            file.write(text)
+        return PROGRAM.run(*arguments)[0] if status == 0 else PROGRAM.refusal(*arguments, status=status)
 
     def bits_per_byte(self, checkpoint, ids):
         """Of the ids as files, each row a window of its own."""
@@ -194,7 +181,7 @@ class Convert(unittest.TestCase):
                 first += array.size if tensor in starts else 0
             state._metadata = collections.OrderedDict(version=1)
             save_torch("m.pth", {"MODEL": state, "LOSS": 1.25})
-            self.write("config.yaml", config_yaml(model, ids.shape[1]))
+            write("config.yaml", config_yaml(model, ids.shape[1]))
             text = self.strata("convert", "--from", "m.pth", "--deck", "config.yaml", "--output", name + ".h5").decode()
             for tensor in arrays:
                 self.assertRegex(text, rf"(?m)^(mapped|ignored)  ?\s*{tensor}[: ]")
@@ -204,10 +191,26 @@ class Convert(unittest.TestCase):
                     self.assertEqual(array[()].tobytes(), arrays[tensor].tobytes(), tensor)
             self.assertLess(abs(self.bits_per_byte(name + ".h5", ids) * math.log(2) - loss), 1e-5)
 
+    def test_greedy_bytes_are_the_packages(self):
+        """The most likely byte of the package's logits follows each beginning of its inputs."""
+        for name in ["mblm_tt", "mblm_m2t", "mblm_m1t", "megabyte_tt"]:
+            arrays, model, ids, _ = golden(name)
+            with h5py.File(os.path.join(GOLDEN, name + ".h5")) as file:
+                logits = file["outputs/logits"][()]
+            save_safetensors("m.safetensors", arrays)
+            write("model.yaml", model)
+            self.strata("convert", "--from", "m.safetensors", "--deck", "model.yaml", "--output", name + ".h5", "--quiet")
+            for row in range(len(ids)):
+                for length in (1, 7, ids.shape[1] - 1):
+                    write("prompt", bytes(ids[row, :length].tolist()))
+                    made = self.strata("generate", "--checkpoint", name + ".h5", "--prompt-file", "prompt", "--bytes", "1",
+                                       "--temperature", "0", "--json")
+                    self.assertEqual(json.loads(made)["samples"][0]["bytes"], [logits[row, length - 1, :256].argmax()])
+
     def test_there_and_back(self):
         arrays, model, ids, _ = golden("mblm_tt")
         save_safetensors("m.safetensors", arrays)
-        self.write("model.yaml", model)
+        write("model.yaml", model)
         self.strata("convert", "--from", "m.safetensors", "--deck", "model.yaml", "--output", "a.h5", "--quiet")
         before = self.greedy("a.h5"), self.bits_per_byte("a.h5", ids)
         for names in ["mblm", "mblm-patched", "mblm-modules", "megabyte"]:
@@ -220,31 +223,30 @@ class Convert(unittest.TestCase):
                     if not tensor.endswith("inv_freq"):
                         self.assertEqual(back[tensor].tobytes(), array.tobytes(), tensor)
             self.strata("convert", "--from", "b.safetensors", "--output", "c.h5", "--force")
-            self.assertTrue(content("a.h5") == content("c.h5"), names)
+            self.assertTrue(read("a.h5") == read("c.h5"), names)
         self.assertEqual((self.greedy("c.h5"), self.bits_per_byte("c.h5", ids)), before)
 
     def test_rounded_weights(self):
         """float16 and float64 files are the float32 file of the same numbers."""
         arrays, model, _, _ = golden("mblm_tt")
-        self.write("model.yaml", model)
+        write("model.yaml", model)
         half = {name: array.astype(numpy.float16) for name, array in arrays.items()}
         for name, kind in [("h", numpy.float16), ("s", numpy.float32), ("d", numpy.float64)]:
             save_safetensors("m.safetensors", {n: a.astype(kind) for n, a in half.items()})
             self.strata("convert", "--from", "m.safetensors", "--deck", "model.yaml", "--output", name + ".h5", "--quiet")
             save_torch("m.pth", {n: Tensor(a.astype(kind)) for n, a in half.items()})
             self.strata("convert", "--from", "m.pth", "--deck", "model.yaml", "--output", name + "2.h5", "--quiet")
-        contents = {content(n + ".h5") for n in ["h", "s", "d", "h2", "s2", "d2"]}
+        contents = {read(n + ".h5") for n in ["h", "s", "d", "h2", "s2", "d2"]}
         self.assertEqual(len(contents), 1)
 
     def test_fine_tuning(self):
         arrays, model, ids, _ = golden("mblm_tt")
         save_safetensors("m.safetensors", arrays)
-        self.write("config.yaml", config_yaml(model, 24))
+        write("config.yaml", config_yaml(model, 24))
         self.strata("convert", "--from", "m.safetensors", "--deck", "config.yaml", "--output", "m.h5")
-        self.write("text", "to be or not to be " * 200)
+        write("text", "to be or not to be " * 200)
         self.strata("pack", "--split-within", "--split", "0.8,0.2,0", "--output", "data.h5", "text")
-        self.strata("train", "config.yaml", "params.head=reference", "io.dataset=data.h5", "io.output_dir=.",
-                    "resume.checkpoint_file=m.h5", "train.target_elements=400", "--quiet")
+        self.strata("train", "config.yaml", "io.dataset=data.h5", "io.output_dir=.", "train.init_from=m.h5", "train.target_elements=400", "--quiet")
         first = self.strata("eval", "--checkpoint", "m.h5", "--data", "data.h5", "--split", "validation", "--json")
         last = self.strata("eval", "--checkpoint", "tuned", "--data", "data.h5", "--split", "validation", "--json")
         self.assertLess(json.loads(last)["bits_per_byte"], json.loads(first)["bits_per_byte"] - 0.1)
@@ -253,10 +255,32 @@ class Convert(unittest.TestCase):
             for tensor, array in converted["parameters"].items():
                 self.assertEqual(array[()].tobytes(), start["parameters"][tensor][()].tobytes(), tensor)
 
+    def test_pad_row_of_megabyte_is_trained(self):
+        write("text", "to be or not to be " * 200)
+        PROGRAM.run("pack", "--split-within", "--split", "0.8,0.2,0", "--output", "data.h5", "text")
+        for name, trained in (("megabyte_tt", True), ("mblm_tt", False)):
+            arrays, model, _, _ = golden(name)
+            save_safetensors("m.safetensors", arrays)
+            write("model.yaml", model)
+            convert = ["convert", "--from", "m.safetensors", "--deck", "model.yaml", "--force"]
+            self.strata(*convert, "--output", f"{name}.h5")
+            write("bare.yaml", "params: {input_seq_len: 22}\n" + TRAINING)
+            self.strata("train", "bare.yaml", "io.dataset=data.h5", f"io.name_model={name}", f"train.init_from={name}.h5", "--quiet")
+            with h5py.File(f"{name}.h5") as first, h5py.File(f"out/{name}/latest.h5") as last:
+                self.assertIn(f"pad_row_is_trained: {'true' if trained else 'false'}", last["config"][0].decode())
+                pad = int(re.search(r"pad_token_id: (\d+)", last["config"][0].decode())[1])
+                before, after = (file["parameters"]["token_embs_rev.1.0.weight"][pad] for file in (first, last))
+                self.assertEqual((before != after).any(), trained)
+                self.assertEqual(before.any(), trained)
+            # There and back keeps the row and what the deck says of it.
+            self.strata("convert", "--from", f"{name}.h5", "--output", "b.safetensors", "--force")
+            self.strata("convert", "--from", "b.safetensors", "--output", "c.h5", "--force")
+            self.assertTrue(read("c.h5") == read(f"{name}.h5"))
+
     def test_json_and_report(self):
         arrays, model, _, _ = golden("megabyte_tt")
         save_safetensors("m.safetensors", arrays)
-        self.write("model.yaml", model)
+        write("model.yaml", model)
         report = json.loads(self.strata("convert", "--from", "m.safetensors", "--deck", "model.yaml", "--output", "m.h5", "--json"))
         self.assertEqual(report["names"], "megabyte")
         self.assertEqual(report["missing"] + report["unknown"] + report["wrong"], [])
@@ -270,17 +294,16 @@ class Convert(unittest.TestCase):
         arrays["surplus"] = numpy.zeros(3, numpy.float32)
         arrays["start_tokens.0"] = numpy.zeros(13, numpy.float32)
         save_safetensors("m.safetensors", arrays)
-        command = [STRATA, "convert", "--from", "m.safetensors", "--deck", "model.yaml", "--output", "n.h5"]
-        output = subprocess.run(command, capture_output=True, text=True, timeout=300)
-        self.assertEqual(output.returncode, 1)
+        command = ["convert", "--from", "m.safetensors", "--deck", "model.yaml", "--output", "n.h5"]
+        output = PROGRAM.output(*command, status=1)
         for line in ["missing  to_logits.bias", "unknown  surplus",
                      "wrong    start_tokens.0 has the shape [13] where the deck needs [12]"]:
-            self.assertIn(line, output.stdout.splitlines())
+            self.assertIn(line, output.splitlines())
         self.assertFalse(os.path.exists("n.h5"))
 
     def test_refusals(self):
         arrays, model, _, _ = golden("mblm_tt")
-        self.write("model.yaml", model)
+        write("model.yaml", model)
         save_safetensors("m.safetensors", arrays)
         convert = ["convert", "--deck", "model.yaml", "--output", "m.h5", "--from"]
         self.strata(*convert, "m.safetensors")
@@ -303,7 +326,7 @@ class Convert(unittest.TestCase):
         self.assertIn("system', which no dictionary of tensors needs", message)
         self.assertFalse(os.path.exists("touched"))
         save_torch("whole.pth", state)
-        whole = content("whole.pth")
+        whole = read("whole.pth")
         for size in [0, 3, 100, len(whole) // 2, len(whole) - 1]:
             with open("cut.pth", "wb") as file:
                 file.write(whole[:size])

@@ -8,7 +8,6 @@ usage: test_generate.py STRATA MPIEXEC NUMPROC_FLAG [MPIEXEC_FLAG...]
 import json
 import math
 import os
-import random
 import re
 import signal
 import subprocess
@@ -17,55 +16,15 @@ import tempfile
 import time
 import unittest
 
-STRATA, MPIEXEC, NUMPROC_FLAG, *FLAGS = sys.argv[1:]
-STRATA = os.path.abspath(STRATA)
-LIMIT = 120.0
+from program import DECK, LIMIT, Program, read, words, write
+
+PROGRAM = Program(*sys.argv[1:])
 CONTEXT = 64  # bytes of the model with a position table
-
-DECK = """
-params:
-  num_tokens: 257
-  pad_token_id: 256
-  hidden_dims: [32, 24]
-  num_layers: [2, 1]
-  seq_lens: [16, 4]
-  input_seq_len: 64
-  block:
-    - {block_type: mamba2, d_state: 8, d_conv: 4, expand: 2, headdim: 16}
-    - {block_type: transformer, attn_head_dims: 12, attn_num_heads: 2, attn_use_rot_embs: true}
-train:
-  target_elements: 640
-  target_elements_strategy: batch
-  batch_size: 8
-  learning_rate: 0.005
-  shuffle_train: true
-io:
-  name_model: free
-  output_dir: .
-  dataset: data.h5
-  num_models_to_save: 1
-  validate_amount: 1
-"""
-TABLE = DECK.replace("name_model: free", "name_model: table").replace(
-    "{block_type: mamba2, d_state: 8, d_conv: 4, expand: 2, headdim: 16}",
-    "{block_type: transformer, attn_head_dims: 16, attn_num_heads: 2, attn_use_rot_embs: true, pos_emb_type: fixed}").replace(
-        "input_seq_len: 64", "input_seq_len: 64\n  head: reference")
-
-
-def launch(*arguments, ranks=1, threads=1):
-    command = [STRATA, *arguments]
-    if ranks > 1:
-        command = [MPIEXEC, NUMPROC_FLAG, str(ranks), *FLAGS, *command]
-    return command, dict(os.environ, OMP_NUM_THREADS=str(threads))
-
-
-def strata(*arguments, status=0, stdin=b"", **how):
-    """Standard output and standard error of a run that ends with `status`."""
-    command, environment = launch(*arguments, **how)
-    result = subprocess.run(command, capture_output=True, timeout=LIMIT, env=environment, input=stdin)
-    errors = result.stderr.decode(errors="replace")
-    assert result.returncode == status, f"{arguments}: status {result.returncode}: {errors}"
-    return result.stdout, errors
+FREE = ("params.seq_lens=[16, 4]", "params.input_seq_len=64", "train.target_elements=640", "io.name_model=free")
+TABLE = (*FREE, "io.name_model=table", "params.head=reference",
+         "params.block.0={block_type: transformer, attn_head_dims: 16, attn_num_heads: 2, attn_use_rot_embs: true, "
+         "pos_emb_type: fixed}")
+launch, strata = PROGRAM.launch, PROGRAM.run
 
 
 def generate(*arguments, model="free", **how):
@@ -76,28 +35,16 @@ def samples(*arguments, **how):
     return json.loads(generate("--json", *arguments, **how))["samples"]
 
 
-def write(name, content):
-    with open(name, "wb") as out:
-        out.write(content)
-
-
-def read(name):
-    with open(name, "rb") as data:
-        return data.read()
-
-
 FOLDER = tempfile.TemporaryDirectory()
 
 
 def setUpModule():
     os.chdir(FOLDER.name)
-    generator = random.Random(1)
-    words = ["slate", "gn\u00e4iss", "marl\n", "tuff", "l\u00f6ss", "\U0001f30b"]
-    write("text", " ".join(generator.choice(words) for _ in range(4000)).encode())
+    write("text", words(4000, 1, ["slate", "gn\u00e4iss", "marl\n", "tuff", "l\u00f6ss", "\U0001f30b"]))
+    write("deck.yaml", DECK)
     strata("pack", "--output", "data.h5", "--train", "text", "--validation", "text")
-    for deck, name in ((DECK, "free.yaml"), (TABLE, "table.yaml")):
-        write(name, deck.encode())
-        strata("train", name, "--quiet", threads=2)
+    for changes in (FREE, TABLE):
+        strata("train", "deck.yaml", *changes, "--quiet", threads=2)
 
 
 def tearDownModule():

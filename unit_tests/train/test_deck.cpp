@@ -5,7 +5,7 @@
 #include <sstream>
 
 #include "deck_support.hpp"
-#include "train/run_folder.hpp"
+#include "train/conflicts.hpp"
 #include "train/scalars.hpp"
 
 namespace strata::train {
@@ -42,7 +42,7 @@ TEST(Deck, FillsInDefaults) {
   EXPECT_FALSE(deck.train.gradient_clipping.has_value());
   EXPECT_FALSE(deck.train.max_eval_steps.has_value());
   EXPECT_FALSE(deck.io.dataset.has_value());
-  EXPECT_FALSE(deck.init_from.has_value());
+  EXPECT_FALSE(deck.train.init_from.has_value());
   EXPECT_EQ(deck.run_folder(), std::filesystem::path("runs/small"));
   EXPECT_TRUE(deck.warnings.empty()) << deck.warnings.front();
 }
@@ -65,7 +65,7 @@ TEST(Deck, TextReadsBackToTheSameDeck) {
   EXPECT_EQ(again.params.block[1].attn_dropout, 0.30000000000000004);
   EXPECT_EQ(again.io.description, "two \"words\"\nand a # sign: x");
   EXPECT_EQ(again.io.dataset, "data/ä b.h5");
-  EXPECT_EQ(again.init_from, "old.h5");
+  EXPECT_EQ(again.train.init_from, "old.h5");
   EXPECT_EQ(again.params.head, model::Head::reference);
   EXPECT_EQ(again.params.block[0].pos_emb_type, model::Position::fixed);
   EXPECT_EQ(again.train_checkpoint_chunks, std::vector<Index>{3});
@@ -85,7 +85,7 @@ TEST(Deck, TextNamesEveryKeyThatHasAMeaning) {
     ++rows;
     std::string const key = line.substr(3, line.find('`', 3) - 3);
     bool const without_effect = line.find("Accepted, without effect") != std::string::npos ||
-                                line.find("Older form:") != std::string::npos ||
+                                line.find("Other form:") != std::string::npos ||
                                 line.find("Refused:") != std::string::npos;
     EXPECT_EQ(text.find(key + ":") == std::string::npos, without_effect) << line;
   }
@@ -435,8 +435,23 @@ TEST(Deck, KeysWithoutMeaningAreAcceptedWithAReason) {
         "params.block.use_flash_attn", "resume.next_epoch_index", "resume.next_batch_index",
         "resume.migrate_embeddings", "resume.rename_modules", "resume.resumed_from"})
     EXPECT_TRUE(warned(deck, std::string("deck.yaml: ") + key + " has no meaning here: ")) << key;
-  EXPECT_EQ(deck.init_from, "a.pth");
+  EXPECT_EQ(deck.train.init_from, "a.pth");
   EXPECT_TRUE(warned(deck, "strata pack"));
+}
+
+TEST(Deck, InitFromIsResumesOtherForm) {
+  auto const origin = [](std::vector<std::string> const& overrides) {
+    return parse_deck(minimal, "deck.yaml", overrides);
+  };
+  EXPECT_EQ(origin({"train.init_from=a.h5"}).train.init_from, "a.h5");
+  EXPECT_EQ(origin({"resume.checkpoint_file=b.h5"}).train.init_from, "b.h5");
+  EXPECT_EQ(origin({"resume.checkpoint_file=null"}).train.init_from, std::nullopt);
+  Deck const both = origin({"train.init_from=a.h5", "resume.checkpoint_file=b.h5"});
+  EXPECT_EQ(both.train.init_from, "a.h5");
+  EXPECT_TRUE(
+      warned(both, "resume.checkpoint_file has no meaning here: train.init_from names other weights"));
+  EXPECT_TRUE(origin({"train.init_from=a.h5", "resume.checkpoint_file=a.h5"}).warnings.empty());
+  EXPECT_TRUE(says(refusal_with("train.init_from=''"), {"train.init_from", "empty"}));
 }
 
 TEST(Deck, PadInsideTheBytesIsWarnedAbout) {

@@ -3,9 +3,11 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <sstream>
+#include <tuple>
 
 #include "deck_support.hpp"
 #include "model/cost.hpp"
@@ -104,119 +106,121 @@ TEST(Deck, Files) {
   fs::remove_all(folder);
 }
 
-// ------------------------------------------------------------------ the package's sample decks, from their
-// tables
+// ------------------------------------------------------------------ the package's sample decks
 
-std::string sample(std::string const& params, std::string const& target, std::string const& batch,
-                   std::string const& accumulate) {
-  return "io:\n  name_model: pg19\n  output_dir: ./outputs\n  num_models_to_save: 5\n  validate_amount: 100\n"
-         "  log_train_loss_amount: 1000\n  dataset_dir: /data/pg19\n  dataset_id: pg19\n"
-         "train:\n  target_elements: " +
-         target +
-         "\n  target_elements_strategy: sequence\n  warmup_steps_perc: 0.1\n"
-         "  batch_size: " +
-         batch +
-         "\n  shuffle_train: false\n  shuffle_eval: false\n  learning_rate: 0.001\n"
-         "  gradient_clipping: 1\n  gradient_accumulate_every: " +
-         accumulate + "\n" + "params:\n  num_tokens: 256\n  pad_token_id: 0\n" + params;
+Deck sample(std::string const& name, std::vector<std::string> const& overrides = {}) {
+  return read_deck(STRATA_GOLDEN_DIR "/decks/" + name + ".yaml", overrides);
 }
 
-char const* const fixed_transformer =
-    "      attn_head_dims: 64\n      attn_num_heads: 16\n      attn_use_rot_embs: true\n      attn_dropout: "
-    "0.0\n"
-    "      use_flash_attn: true\n      pos_emb_type: fixed\n";
-char const* const mamba =
-    "      d_state: 128\n      d_conv: 4\n      expand: 2\n      headdim: 64\n      pos_emb_type: null\n";
+/// Remarks about a deck, without the file's name in front; `common` are those of all samples.
+std::vector<std::string> remarks(Deck const& deck) {
+  std::vector<std::string> result;
+  for (std::string const& warning : deck.warnings) result.push_back(warning.substr(warning.find(": ") + 2));
+  return result;
+}
 
-std::string listed(std::string const& keys) { return "    -" + keys.substr(5); }
+struct Sample {
+  char const* name;
+  Index parameters;
+  std::vector<std::string> keys;  ///< that are remarked on, beside those of all
+};
 
-TEST(PackageSamples, OneStageTransformerLoadsUnchanged) {
-  for (std::string const& block :
-       {std::string("  block:\n") + fixed_transformer, "  block:\n" + listed(fixed_transformer)}) {
-    Deck const deck = parse_deck(
-        sample("  input_seq_len: 8192\n  hidden_dims: [1024]\n  seq_lens: [8192]\n  num_layers: [42]\n"
-               "  train_checkpoint_chunks: null\n" +
-                   block,
-               "30_000_000_000", "4", "12"),
-        "pg19_30bb_360m_1d_t.yaml", {"io.dataset=pg19.h5"});
-    EXPECT_EQ(deck.train.target_elements, 30000000000);
-    EXPECT_EQ(deck.params.num_layers, std::vector<Index>{42});
-    EXPECT_EQ(deck.params.block[0].pos_emb_type, model::Position::fixed);
-    EXPECT_EQ(deck.train.gradient_clipping, 1.0);
-    EXPECT_EQ(deck.io.num_models_to_save, 5);
-    EXPECT_EQ(deck.dataset(), "pg19.h5");
-    EXPECT_TRUE(warned(deck, "byte 0"));
-    EXPECT_TRUE(warned(deck, "use_flash_attn"));
-    EXPECT_TRUE(warned(deck, "no block_type"));
+TEST(PackageSamples, LoadUnchangedWithAllTheirRemarks) {
+  std::vector<std::string> const pg19{"params.pad_token_id", "train.shuffle_eval", "io.dataset_dir",
+                                      "io.dataset_id"};
+  std::vector<std::string> const guessed{"params.block.use_flash_attn", "params.block"};
+  std::vector<std::string> const resumed{"resume.next_epoch_index", "resume.next_batch_index",
+                                         "resume.rename_modules"};
+  std::vector<std::string> const written{"summary",
+                                         "params.block.use_flash_attn",
+                                         "io.enabled_loss_log_for_gpus",
+                                         "io.dataset_args",
+                                         "resume.next_epoch_index",
+                                         "resume.next_batch_index",
+                                         "resume.migrate_embeddings",
+                                         "resume.rename_modules",
+                                         "resume.resumed_from"};
+  auto const with = [](std::vector<std::string> keys, std::vector<std::string> const& more) {
+    keys.insert(keys.end(), more.begin(), more.end());
+    return keys;
+  };
+  std::vector<Sample> const samples{
+      {"pg19_30bb_360m_1d_t", 361451776, with(pg19, guessed)},
+      {"pg19_30bb_360m_2d_ss", 360850560, pg19},
+      {"pg19_30bb_360m_2d_st", 358898528, with(pg19, guessed)},
+      {"pg19_200bb_360m_3d_stt", 362870112, with(pg19, guessed)},
+      {"clevr_7mi_360m_1d_s_ft", 356983616, with(with(pg19, resumed), {"io.dataset_args"})},
+      {"config", 358898528, with(pg19, written)},
+      {"config_before_the_first_model", 358898528, with(with(pg19, written), {"resume.checkpoint_file"})}};
+  for (Sample const& s : samples) {
+    SCOPED_TRACE(s.name);
+    Deck const deck = sample(s.name);
+    EXPECT_EQ(model::count_parameters(deck.params).total(), s.parameters);
+    EXPECT_EQ(parse_deck(deck.text(), "text").text(), deck.text());
+    std::vector<std::string> keys;
+    for (std::string const& remark : remarks(deck)) {
+      keys.push_back(remark.substr(0, remark.find(' ')));
+      EXPECT_GT(remark.size(), keys.back().size() + 20) << remark << " gives no reason";
+    }
+    std::vector<std::string> wanted = s.keys;
+    std::sort(keys.begin(), keys.end());
+    std::sort(wanted.begin(), wanted.end());
+    EXPECT_EQ(keys, wanted);
   }
 }
 
-TEST(PackageSamples, MambaOnesLoadUnchanged) {
-  auto const is_mamba2 = [](model::BlockConfig const& block) {
-    return block.block_type == model::BlockType::mamba2 && block.d_state == 128 && block.d_conv == 4 &&
-           block.expand == 2 && block.headdim == 64 && block.pos_emb_type == model::Position::none;
-  };
-  auto const two = [](std::string const& layers) {
-    return "  input_seq_len: 8192\n  hidden_dims: [1024, 1024]\n  seq_lens: [1024, 8]\n  num_layers: " +
-           layers + "\n  train_checkpoint_chunks: null\n  block:\n";
-  };
-  Deck const ss = parse_deck(sample(two("[28, 24]") + mamba, "30e9", "6", "8"), "pg19_30bb_360m_2d_ss.yaml");
-  ASSERT_EQ(ss.params.block.size(), 2U);
-  for (model::BlockConfig const& block : ss.params.block) EXPECT_TRUE(is_mamba2(block));
-  EXPECT_FALSE(warned(ss, "block_type"));
-  EXPECT_EQ(model::count_parameters(ss.params).total(), 360850560);
-
-  Deck const st =
-      parse_deck(sample(two("[25, 21]") + listed(mamba) + listed(fixed_transformer), "30e9", "6", "8"),
-                 "pg19_30bb_360m_2d_st.yaml");
-  EXPECT_TRUE(is_mamba2(st.params.block[0]));
-  EXPECT_EQ(st.params.block[1].block_type, model::BlockType::transformer);
-  EXPECT_EQ(model::count_parameters(st.params).total(), 358898528);
-
-  std::string const three =
-      "  input_seq_len: 1048576\n  hidden_dims: [1024, 1024, 1024]\n  seq_lens: [8192, 16, 8]\n"
-      "  num_layers: [9, 8, 8]\n  train_checkpoint_chunks: [10, 20]\n  block:\n";
-  Deck const stt =
-      parse_deck(sample(three + listed(mamba) + listed(fixed_transformer) + listed(fixed_transformer),
-                        "200_000_000_000", "1", "48"),
-                 "pg19_200bb_360m_3d_stt.yaml");
-  EXPECT_TRUE(is_mamba2(stt.params.block[0]));
-  EXPECT_EQ(stt.train_checkpoint_chunks, (std::vector<Index>{10, 20}));
-  EXPECT_EQ(stt.input_seq_len, 1048576);
-  EXPECT_EQ(stt.train.gradient_accumulate_every, 48);
-  EXPECT_EQ(model::count_parameters(stt.params).total(), 362870112);
-
-  Deck const clevr = parse_deck(
-      "io:\n  name_model: clevr\n  output_dir: ./outputs\n  num_models_to_save: 5\n  validate_amount: 100\n"
-      "  log_train_loss_amount: 1000\n  dataset_dir: /data/clevr\n  dataset_id: clevr\n  dataset_args:\n"
-      "    target_mode: a\n    qiqa_loss_mask: [0, 0, 0, 1]\n    answer_categorical: true\n"
-      "resume:\n  checkpoint_file: best.h5\n  next_epoch_index: 0\n  next_batch_index: 0\n  rename_modules: "
-      "true\n"
-      "train:\n  target_elements: 7_000_000\n  target_elements_strategy: batch\n  batch_size: 6\n"
-      "  shuffle_train: true\n  max_eval_steps: 1000\n  learning_rate: 0.0001\n  gradient_clipping: 0.5\n"
-      "  gradient_accumulate_every: 48\n"
-      "params:\n  num_tokens: 256\n  pad_token_id: 128\n  input_seq_len: 8192\n  hidden_dims: [1024]\n"
-      "  seq_lens: [8192]\n  num_layers: [54]\n  train_checkpoint_chunks: null\n  block:\n" +
-          std::string(mamba) + "      dropout: 0.1\n",
-      "clevr_7mi_360m_1d_s_ft.yaml");
-  EXPECT_TRUE(is_mamba2(clevr.params.block[0]));
-  EXPECT_EQ(clevr.params.block[0].dropout, 0.1);
-  EXPECT_EQ(model::count_parameters(clevr.params).total(), 356983616);
+TEST(PackageSamples, SayWhatIsDangerous) {
+  EXPECT_TRUE(
+      warned(sample("pg19_30bb_360m_1d_t"), "byte 0 in the data is taken for padding and never scored"));
+  EXPECT_TRUE(warned(sample("clevr_7mi_360m_1d_s_ft"), "byte 128 in the data is taken for padding"));
+  EXPECT_TRUE(warned(sample("pg19_30bb_360m_2d_st"), "no block_type and is read as transformer"));
+  EXPECT_FALSE(warned(sample("pg19_30bb_360m_2d_ss"), "block_type"));
+  EXPECT_TRUE(warned(sample("pg19_30bb_360m_2d_ss"), "strata pack --output pg19.h5 --train DIR/train"));
+  EXPECT_TRUE(warned(sample("config_before_the_first_model"), "resume.checkpoint_file is empty"));
 }
 
-TEST(PackageSamples, AWrittenConfigIsReadAgain) {
-  std::string const text =
-      sample(
-          "  input_seq_len: 8192\n  hidden_dims: [64]\n  seq_lens: [8192]\n  num_layers: [2]\n  "
-          "train_checkpoint_chunks: []\n"
-          "  block:\n" +
-              std::string(fixed_transformer),
-          "1000", "4", "12") +
-      "resume:\n  checkpoint_file: best.h5\n  next_epoch_index: 0\n  next_batch_index: 7\n"
-      "summary:\n  training_start: '2024'\n  parameter_count: 12\n";
-  Deck const deck = parse_deck(text, "config.yaml");
-  EXPECT_EQ(deck.init_from, "best.h5");
-  EXPECT_TRUE(warned(deck, "summary has no meaning here"));
+TEST(PackageSamples, MeanWhatTheyMeanThere) {
+  Deck const one = sample("pg19_30bb_360m_1d_t", {"io.dataset=pg19.h5"});
+  EXPECT_EQ(one.train.target_elements, 30000000000);
+  EXPECT_EQ(one.train.target_elements_strategy, TrainConfig::Strategy::sequence);
+  EXPECT_EQ(one.params.num_layers, std::vector<Index>{42});
+  EXPECT_EQ(one.params.block[0].block_type, model::BlockType::transformer);
+  EXPECT_EQ(one.params.block[0].pos_emb_type, model::Position::fixed);
+  EXPECT_EQ(one.train.gradient_clipping, 1.0);
+  EXPECT_EQ(one.io.num_models_to_save, 5);
+  EXPECT_EQ(one.dataset(), "pg19.h5");
+  EXPECT_EQ(one.train.init_from, std::nullopt);
+  for (model::BlockConfig const& block : sample("pg19_30bb_360m_2d_ss").params.block) {
+    EXPECT_EQ(block.block_type, model::BlockType::mamba2);
+    EXPECT_EQ(std::tie(block.d_state, block.d_conv, block.expand, block.headdim),
+              std::make_tuple(Index{128}, Index{4}, Index{2}, Index{64}));
+    EXPECT_EQ(block.pos_emb_type, model::Position::none);
+  }
+  Deck const three = sample("pg19_200bb_360m_3d_stt");
+  EXPECT_EQ(three.train_checkpoint_chunks, (std::vector<Index>{10, 20}));
+  EXPECT_EQ(three.input_seq_len, 1048576);
+  EXPECT_EQ(three.params.block[2].block_type, model::BlockType::transformer);
+  Deck const clevr = sample("clevr_7mi_360m_1d_s_ft");
+  EXPECT_EQ(clevr.params.block[0].dropout, 0.1);
+  EXPECT_EQ(clevr.train.max_eval_steps, 1000);
+  EXPECT_EQ(clevr.train.target_elements_strategy, TrainConfig::Strategy::batch);
+  EXPECT_EQ(clevr.train.init_from, "path/to/checkpoint.pth");
+  // What a run leaves describes the model that its deck described.
+  Deck written = sample("config");
+  EXPECT_EQ(written.train.init_from, "outputs/pg19_30bb_360m_2d_st_1739000000/pg19_30bb_360m_2d_st_top1.pth");
+  written.train.init_from.reset();
+  EXPECT_EQ(written.text(), sample("pg19_30bb_360m_2d_st").text());
+  EXPECT_EQ(sample("config_before_the_first_model").text(), written.text());
+}
+
+TEST(PackageSamples, OlderNamesOfKeysAreRead) {
+  std::string const fixed =
+      "params.block.1={attn_head_dims: 64, attn_num_heads: 16, attn_use_rot_embs: true, ";
+  Deck const deck = sample("pg19_30bb_360m_2d_st", {fixed + "patch_pos_emb_type: fixed}"});
+  EXPECT_EQ(deck.text(), sample("pg19_30bb_360m_2d_st").text());
+  EXPECT_TRUE(
+      says(refusal(minimal, {"params.block.patch_pos_emb_type=fixed", "params.block.pos_emb_type=fixed"}),
+           {"patch_pos_emb_type", "keep one"}));
 }
 
 // ------------------------------------------------------------------ models without a deck

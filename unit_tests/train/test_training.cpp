@@ -219,7 +219,7 @@ TEST_F(Training, StartsFromOtherWeights) {
   Deck const first = tiny_deck(folder_.path(), "first");
   run(first);
   Deck next = tiny_deck(folder_.path(), "next");
-  next.init_from = test::latest(first);
+  next.train.init_from = test::latest(first);
   run(next);
   EXPECT_LT(test::losses(next, "train").front(), test::losses(first, "train").front() - 0.3);
 }
