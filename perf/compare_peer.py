@@ -20,6 +20,7 @@ from context_sweep import Failure, size
 from peer import cases, report, sides
 
 HOME = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+LENGTHS = "1ki,4ki,16ki,16ki:8,64ki:8"
 SOURCES = [os.path.join(HOME, folder) for folder in ("kernels", "src")]
 
 
@@ -43,16 +44,17 @@ def arguments(words=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", type=cases.models, default=cases.MODELS, metavar="NAME,...",
                         help=f"default {','.join(cases.MODELS)}")
-    parser.add_argument("--lengths", type=cases.lengths, default=cases.lengths("1ki,4ki,16ki,16ki:8,64ki:8"), metavar="SIZE[:N],...",
-                        help="bytes of context (4ki, 16k), each with the number of chunks of train_checkpoint_chunks; without it the "
-                             "package keeps all activations. Default 1ki,4ki,16ki,16ki:8,64ki:8")
+    parser.add_argument("--lengths", type=cases.lengths, default=cases.lengths(LENGTHS), metavar="SIZE[:N],...",
+                        help="bytes of context (4ki, 16k), each with the number of chunks of train_checkpoint_chunks; without it "
+                             f"the package keeps all activations. Default {LENGTHS}")
     parser.add_argument("--width", type=cases.width, default=384, metavar="N",
                         help="width of the outermost stage, a multiple of 128; each further stage is half as wide; default 384")
     parser.add_argument("--layers", type=count, default=4, metavar="N",
                         help="layers of the outermost stage; each further one has half as many; default 4")
     parser.add_argument("--repetitions", type=count, default=3, metavar="N", help="of each side, in turn; default 3")
     parser.add_argument("--threads", type=count, default=len(os.sched_getaffinity(0)), metavar="N", help="default: all processors")
-    parser.add_argument("--limit", type=duration, default=180, metavar="SECONDS", help="of one repetition of one side; default 180")
+    parser.add_argument("--limit", type=duration, default=180, metavar="SECONDS",
+                        help="of one repetition of one side; default 180")
     parser.add_argument("--memory", type=size, metavar="SIZE",
                         help="that either side may take (4g, 8gi); default: nine tenths of what the machine has free")
     parser.add_argument("--generate-seconds", type=duration, default=2, metavar="SECONDS",
@@ -73,7 +75,8 @@ def bytes_of(paths, wanted):
     for path in paths:
         if not os.path.exists(path):
             raise Failure(f"there is no {path}")
-        files = sorted(os.path.join(at, name) for at, _, names in os.walk(path) for name in names) if os.path.isdir(path) else [path]
+        inside = sorted(os.path.join(at, name) for at, _, names in os.walk(path) for name in names)
+        files = inside if os.path.isdir(path) else [path]
         for name in files:
             if len(result) >= wanted:
                 break
@@ -134,9 +137,10 @@ def measure(options, run, python, case, files):
                 print(f"  losses of steps 1 and {case.steps}: {ours['losses'][0]:.7g} and {ours['losses'][-1]:.7g}, "
                       f"off by {first:.1e} and {last:.1e}", flush=True)
         if number == 0 and "generated" in ours and "generated" in theirs:
-            print(f"  greedy bytes: {report.same_bytes(ours['generated'], theirs['generated'])} of {len(theirs['generated'])} equal")
-    return {"model": case.model, "length": case.length, "chunks": case.chunks, "steps": case.steps, "params": cases.params(case),
-            "repetitions": repetitions}
+            equal = report.same_bytes(ours["generated"], theirs["generated"])
+            print(f"  greedy bytes: {equal} of {len(theirs['generated'])} equal", flush=True)
+    return {"model": case.model, "length": case.length, "chunks": case.chunks, "steps": case.steps,
+            "params": cases.params(case), "repetitions": repetitions}
 
 
 def say(case, number, *answers):

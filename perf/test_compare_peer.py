@@ -56,7 +56,8 @@ if sys.argv[2] == "run":
         print(json.dumps({"program_memory": 1}))
         sys.exit("RuntimeError: can't allocate memory: you tried to allocate 7 bytes")
     n = len(task["rates"])
-    print(json.dumps({"losses": [float(os.environ["FAKE_LOSS"])] * n, "step_seconds": [7.0] + [1.0] * (n - 1), "peak_memory": 250e6}))
+    print(json.dumps({"losses": [float(os.environ["FAKE_LOSS"])] * n, "step_seconds": [7.0] + [1.0] * (n - 1),
+                      "peak_memory": 250e6}))
     print(json.dumps({"generated": [65, 66], "generate_seconds": 0.4}))
 '''
 
@@ -137,15 +138,17 @@ def test_sides():
     check(sides.generate_command("strata", case, files)[-5:] == ["--bytes", "256", "--temperature", "0", "--json"], "generate")
     task = sides.package_task(case, files, 2, 3.0)
     check(len(task["rates"]) == case.steps == 17 and task["generate"] == {"prompt": 768, "most": 256, "seconds": 3.0}, f"{task}")
-    check(sides.install_commands("f", ["mblm", "torch"])[1] == [os.path.join("f", "bin", "python"), "-m", "pip", "install", "mblm", "torch"],
-          "install")
+    check(sides.install_commands("f", ["mblm", "torch"])[1] ==
+          [os.path.join("f", "bin", "python"), "-m", "pip", "install", "mblm", "torch"], "install")
     os.environ["OPENBLAS_NUM_THREADS"] = "7"
     own = sides.environment(2)
     check(own["OMP_NUM_THREADS"] == "2" and "OPENBLAS_NUM_THREADS" not in own, "threads of both sides")
-    check(sides.speeds("a 9 bytes of prompt read in 0.01 s, 900 bytes/s\nb 3 bytes in 0.00 s, 1000 bytes/s") == [900, 1000], "speeds")
+    words = "a 9 bytes of prompt read in 0.01 s, 900 bytes/s\nb 3 bytes in 0.00 s, 1000 bytes/s"
+    check(sides.speeds(words) == [900, 1000], "speeds")
     refuse(["speed"], sides.speeds, "nothing")
-    check(sides.reason("Traceback\n ...\nRuntimeError: no\n", 1) == "RuntimeError: no" and sides.reason("", 9) == "ended with status 9" and
-          sides.reason("std::bad_alloc\nmore", 1) == "out of memory", "reasons")
+    check(sides.reason("Traceback\n ...\nRuntimeError: no\n", 1) == "RuntimeError: no"
+          and sides.reason("", 9) == "ended with status 9"
+          and sides.reason("std::bad_alloc\nmore", 1) == "out of memory", "reasons")
     run = sides.Runner(1, 0.2, 10**9)
     refuse(["not finished after"], run, ["sleep", "60"])
     refuse(["cannot start"], run, [os.path.join(HERE, "none")])
@@ -186,8 +189,9 @@ def test_whole(folder):
 
     done = compare(work, *words, FAKE_LOG=log, FAKE_LOSS="5.6")
     check(done.returncode == 1 and "not the same model" in done.stderr and "Traceback" not in done.stderr, done.stderr)
-    for extra, word in ((["--lengths", "1x"], "1x"), (["--models", "S4"], "S4"), (["--width", "96"], "96"), (["--repetitions", "0"], "0"),
-                        (["--limit", "-1"], "-1"), (["--data", "none"], "there is no none"), (["--lengths", "1m"], "are needed"),
+    for extra, word in ((["--lengths", "1x"], "1x"), (["--models", "S4"], "S4"), (["--width", "96"], "96"),
+                        (["--repetitions", "0"], "0"), (["--limit", "-1"], "-1"), (["--data", "none"], "there is no none"),
+                        (["--lengths", "1m"], "are needed"),
                         (["--strata", os.path.join(folder, "none")], "cannot start")):
         done = compare(work, *words, *extra, FAKE_LOG=log, FAKE_LOSS="5.5")
         check(done.returncode != 0 and word in done.stderr and "Traceback" not in done.stderr, f"{extra}: {done.stderr}")

@@ -48,7 +48,8 @@ def lengths(text):
     for part in text.split(","):
         length, _, chunks = part.partition(":")
         if (":" in part and not (chunks.isdigit() and int(chunks) > 0)) or size(length) < 2 * PATCH:
-            raise argparse.ArgumentTypeError(f"{part!r} is no length such as 4ki, at least {2 * PATCH}, or length and chunks: 16ki:8")
+            raise argparse.ArgumentTypeError(
+                f"{part!r} is no length such as 4ki, at least {2 * PATCH}, or length and chunks: 16ki:8")
         result.append((size(length), int(chunks or 0)))
     return tuple(result)
 

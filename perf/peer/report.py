@@ -105,7 +105,7 @@ def table(records):
 def origin(place):
     """What was measured where, in sentences to go with the table."""
     versions = place["versions"]
-    return (f"Strata {place['commit']} ({place['backend']}, {place['blas']}) and mblm {versions['mblm']} on PyTorch {versions['torch']}, "
-            f"MEGABYTE-pytorch {versions['MEGABYTE-pytorch']}, mambapy {versions['mambapy']}, Python {versions['python']}; "
-            f"{place['threads']} threads of {place['processor']}, {place['date']}, {place['repetitions']} interleaved repetitions. "
+    return (f"Strata {place['commit']} ({place['backend']}, {place['blas']}) and mblm {versions['mblm']} on PyTorch "
+            f"{versions['torch']}, MEGABYTE-pytorch {versions['MEGABYTE-pytorch']}, mambapy {versions['mambapy']}, "
+            f"Python {versions['python']}; {place['threads']} threads of {place['processor']}, {place['date']}, {place['repetitions']} interleaved repetitions. "
             f"Other programs used {place['others']:.0%} of the processors' time meanwhile.\n")

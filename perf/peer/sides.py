@@ -121,7 +121,8 @@ def package_task(case, files, threads, generate_seconds):
 # ---------------------------------------------------------------- this program
 
 def convert_command(program, files):
-    return [program, "convert", "--from", files["weights"], "--deck", files["deck"], "--output", files["model"], "--force", "--quiet"]
+    return [program, "convert", "--from", files["weights"], "--deck", files["deck"], "--output", files["model"],
+            "--force", "--quiet"]
 
 
 def train_command(program, files):
@@ -129,8 +130,8 @@ def train_command(program, files):
 
 
 def generate_command(program, case, files):
-    return [program, "generate", "--checkpoint", files["model"], "--prompt-file", files["prompt"], "--bytes", str(case.generated),
-            "--temperature", "0", "--json"]
+    return [program, "generate", "--checkpoint", files["model"], "--prompt-file", files["prompt"],
+            "--bytes", str(case.generated), "--temperature", "0", "--json"]
 
 
 SPEED = re.compile(r"(\d+) bytes(?: of prompt read)? in ([0-9.]+) s, (\d+) bytes/s")
@@ -154,7 +155,8 @@ def strata(run, program, case, files):
             records = [record for record in map(json.loads, file) if record["split"] == "train"]
         with open(os.path.join(files["run"], "run", "provenance.json"), encoding="utf-8") as file:
             answer["provenance"] = json.load(file)[-1]
-        answer.update(losses=[record["loss"] for record in records], step_seconds=[record["step_seconds"] for record in records],
+        answer.update(losses=[record["loss"] for record in records],
+                      step_seconds=[record["step_seconds"] for record in records],
                       rates=[record["learning_rate"] for record in records], peak_memory=records[-1]["peak_memory"])
         out, messages = run(generate_command(program, case, files))
         answer["generated"] = json.loads(out)["samples"][0]["bytes"]
