@@ -191,7 +191,7 @@ class SharedMoments : public testing::Test {
   }
   /// More than a shard for each of four ranks.
   Deck deck(std::string const& name, std::vector<std::string> changes) const {
-    changes.insert(changes.end(), {"params.hidden_dims=[64, 64]",
+    changes.insert(changes.end(), {"params.hidden_dims=[32, 32]",
                                    "train.target_elements=" + std::to_string(24 * world_.size())});
     return tiny_deck(folder_.path(), name, changes);
   }
