@@ -22,7 +22,8 @@ strata::model::ModelConfig shrink(strata::model::ModelConfig config) {
     config.num_layers[s] = 1;
     config.block[s].attn_num_heads = 2;
     config.block[s].attn_head_dims = 8;
-    config.block[s].attn_dropout = config.block[s].ff_dropout = 0;
+    config.block[s].headdim = 8;
+    config.block[s].attn_dropout = config.block[s].ff_dropout = config.block[s].dropout = 0;
   }
   return config;
 }

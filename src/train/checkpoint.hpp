@@ -13,7 +13,6 @@
 #include "io/checkpoint_file.hpp"
 #include "model/hierarchy.hpp"
 #include "train/deck.hpp"
-#include "train/moment_gather.hpp"
 #include "train/optimizer.hpp"
 
 namespace strata::train {
@@ -33,10 +32,10 @@ struct Progress {
   std::optional<double> validation_loss;  ///< nats per byte after this step, when it was measured
 };
 
-/// Rank 0 writes a checkpoint, beside `path` first, with what `moments` reads. Throws core::InputError and
-/// leaves `path` as it was when that fails.
+/// Writes a checkpoint, beside `path` first. Throws core::InputError and leaves `path` as it was when that
+/// fails.
 void save_checkpoint(std::string const& path, Deck const& deck,
-                     model::ParameterStore<float> const& parameters, MomentGather const& moments,
+                     model::ParameterStore<float> const& parameters, Optimizer const& optimizer,
                      Progress const& progress);
 
 /// Group /provenance: who writes the file, with which build.

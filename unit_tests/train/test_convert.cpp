@@ -347,34 +347,6 @@ TEST_F(Convert, TakesTheDeckOfAMaskedRun) {
   EXPECT_LE(error(folder / "model.h5", golden), allowed);
 }
 
-/// Sizes that no model has, in tensors that are well formed; and files that end early.
-TEST_F(Convert, RefusesSizesThatNoModelHas) {
-  auto const with = [&](std::string const& name, io::Shape const& shape, std::string const& data = "") {
-    std::vector<RawTensor> tensors{{name, "F32", shape, data}};
-    if (name != "start_tokens.0") tensors.push_back({"start_tokens.0", "F32", {1}, raw(1.0F)});
-    std::filesystem::remove(folder / "model.safetensors");
-    write_file(folder / "model.safetensors", safetensors(tensors));
-    return refusal(folder / "model.safetensors", {});
-  };
-  has(with("start_tokens.0", {}, raw(1.0F)), "start_tokens.0 has the shape [], which no such model has");
-  has(with("start_tokens.0", {0}), "start_tokens.0 has the shape [0], which no such model has");
-  has(with("start_tokens.0", {Index{1} << 40, 0}), "model.safetensors");
-  has(with("token_embs_rev.0.weight", {0, Index{1} << 60}), "model.safetensors");
-  has(with("stage_models.0.layers.0.mixer.x_proj.weight", {0}), "model.safetensors");
-  has(with("stage_models.0.layers.0.mixer.dt_bias", {0}), "model.safetensors");
-  has(with("stage_models.0.layers.0.0.to_q.weight", {Index{1} << 50, 0}), "model.safetensors");
-  has(with("stage_models.99999999999999999999.norm.g", {1}, raw(1.0F)), "model.safetensors");
-
-  Golden const golden("mblm_tt");
-  std::string const deck = write_deck(golden.config);
-  std::string const whole = read_file(write_tensors(golden));
-  for (std::size_t size = 0; size < whole.size(); size += 1 + whole.size() / 40) {
-    std::filesystem::remove(folder / "model.safetensors");
-    write_file(folder / "model.safetensors", whole.substr(0, size));
-    has(refusal(folder / "model.safetensors", deck), "model.safetensors");
-  }
-}
-
 TEST_F(Convert, KeepsThePadRowOfMegabyte) {
   for (char const* name : {"megabyte_tt", "mblm_tt"}) {
     Golden const golden(name);
