@@ -130,7 +130,6 @@ std::string summary(std::string const& path, Index in, Index out, Index content,
 }
 
 void compress(Arguments const& a) {
-  strata::core::catch_stop_signals();
   Communicator const ranks;
   std::string const content = read_input(a.input, ranks);
   auto const size = static_cast<Index>(content.size());
@@ -159,7 +158,6 @@ std::string without_suffix(Arguments const& a) {
 }
 
 void decompress(Arguments const& a) {
-  strata::core::catch_stop_signals();
   Communicator const ranks;
   std::string const default_path = without_suffix(a);
   std::string const coded = read_input(a.input, ranks);

@@ -157,7 +157,6 @@ std::vector<Sample> make_samples(SampleRun& run, Communicator const& ranks, Samp
 void generate(Arguments const& a) {
   a.validate();
   Communicator const ranks;
-  strata::core::catch_stop_signals();
   std::vector<std::string> const prompts = read_prompts(a, ranks);
   // Whether the state can be written is known now, not after an hour.
   if (!a.save_state.empty()) on_root(ranks, [&] { strata::io::AtomicFile const trial(a.save_state); });

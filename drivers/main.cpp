@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // The program `strata`: one subcommand per thing to do (drivers/commands.hpp).
 
+#include <algorithm>
+#include <array>
 #include <iostream>
+#include <string_view>
 
 #include "commands.hpp"
 #include "core/error.hpp"
@@ -38,6 +41,19 @@ int run(int argc, char** argv) {
   return static_cast<int>(ExitStatus::success);
 }
 
+/// Subcommands that look at core::stop_requested() all the time and end with what they have. (Of `eval` only
+/// the scoring of files does.)
+bool ends_when_asked(int argc, char** argv) {
+  constexpr std::array<std::string_view, 4> names = {"train", "generate", "compress", "decompress"};
+  auto const is_option = [](char const* word) { return word[0] == '-'; };
+  char** const command = std::find_if_not(argv + 1, argv + argc, is_option);
+  return command != argv + argc && std::find(names.begin(), names.end(), *command) != names.end();
+}
+
 }  // namespace
 
-int main(int argc, char** argv) { return strata::core::run_main(argc, argv, run); }
+int main(int argc, char** argv) {
+  // Before MPI and Kokkos begin: a signal that comes while they do must not end one of many ranks.
+  if (argc > 1 && ends_when_asked(argc, argv)) strata::core::catch_stop_signals();
+  return strata::core::run_main(argc, argv, run);
+}

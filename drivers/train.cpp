@@ -8,7 +8,6 @@
 #include "commands.hpp"
 #include "core/error.hpp"
 #include "core/log.hpp"
-#include "core/runtime.hpp"
 #include "parallel/communicator.hpp"
 #include "train/trainer.hpp"
 
@@ -21,7 +20,6 @@ struct Arguments {
 };
 
 void train(Arguments const& arguments) {
-  strata::core::catch_stop_signals();
   strata::parallel::Communicator const ranks;
   strata::train::Deck const deck = strata::train::read_deck(arguments.deck, arguments.overrides);
   for (std::string const& warning : deck.warnings) strata::core::log().warn(warning);

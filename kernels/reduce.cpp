@@ -6,12 +6,6 @@
 #include "kernels/common/row_ops.hpp"
 
 namespace strata::kernels {
-namespace {
-
-/// Elements that one row of lanes sums up for squared_norm.
-constexpr Index squares_per_block = 8192;
-
-}  // namespace
 
 template <class T>
 void column_sums(ExecSpace const& space, ConstMat<T> m, Vec<T> sums, Vec<T> workspace) {
@@ -37,14 +31,21 @@ Index column_sums_workspace(Index rows, Index columns) { return partial_sums_siz
 
 template <class T>
 void squared_norm(ExecSpace const& space, ConstVec<T> v, Vec<double> result, Vec<double> workspace) {
-  KernelScope const timed("squared_norm", [&] { return squared_norm_cost<T>(v.extent(0)); });
   Index const n = v.extent(0), blocks = squared_norm_workspace(n);
   STRATA_REQUIRE(result.extent(0) >= 1 && Index(workspace.extent(0)) >= blocks,
                  "workspace of " << workspace.extent(0) << " for " << n << " elements");
-  double* const partial = workspace.data();
-  double* const out = result.data();
+  block_squares<T>(space, v, workspace);
+  sum(space, range<double const>(workspace, 0, blocks), result);
+}
+
+template <class T>
+void block_squares(ExecSpace const& space, ConstVec<T> v, Vec<double> blocks) {
+  KernelScope const timed("squared_norm", [&] { return squared_norm_cost<T>(v.extent(0)); });
+  Index const n = v.extent(0), count = squared_norm_workspace(n);
+  STRATA_REQUIRE(Index(blocks.extent(0)) >= count, blocks.extent(0) << " blocks of " << n << " elements");
+  double* const partial = blocks.data();
   for_rows(
-      space, "strata::reduce::squared_norm", blocks, squares_per_block,
+      space, "strata::reduce::block_squares", count, squares_per_block,
       KOKKOS_LAMBDA(Lanes const& lanes, Index block) {
         Index const begin = block * squares_per_block;
         T const* const x = v.data() + begin;
@@ -55,9 +56,18 @@ void squared_norm(ExecSpace const& space, ConstVec<T> v, Vec<double> result, Vec
             });
         lanes.once([&] { partial[block] = total; });
       });
+}
+
+void sum(ExecSpace const& space, Vec<double const> v, Vec<double> result) {
+  Index const n = v.extent(0);
+  KernelScope const timed("sum", [&] {
+    return Cost{static_cast<double>(n) * sizeof(double), sizeof(double), static_cast<double>(n)};
+  });
+  double const* const term = v.data();
+  double* const out = result.data();
   for_rows(
-      space, "strata::reduce::squared_norm::blocks", 1, blocks, KOKKOS_LAMBDA(Lanes const& lanes, Index) {
-        double const total = lanes.template sum<double>(blocks, [&](Index i) { return partial[i]; });
+      space, "strata::reduce::sum", 1, n, KOKKOS_LAMBDA(Lanes const& lanes, Index) {
+        double const total = lanes.template sum<double>(n, [&](Index i) { return term[i]; });
         lanes.once([&] { *out = total; });
       });
 }
@@ -102,6 +112,7 @@ Cost squared_norm_cost(Index n) {
 #define STRATA_REDUCE(T)                                                                  \
   template void column_sums<T>(ExecSpace const&, ConstMat<T>, Vec<T>, Vec<T>);            \
   template void squared_norm<T>(ExecSpace const&, ConstVec<T>, Vec<double>, Vec<double>); \
+  template void block_squares<T>(ExecSpace const&, ConstVec<T>, Vec<double>);             \
   template void add_losses<T>(ExecSpace const&, ConstVec<T>, Vec<double>);                \
   template Cost column_sums_cost<T>(Index, Index);                                        \
   template Cost squared_norm_cost<T>(Index);

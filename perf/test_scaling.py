@@ -287,9 +287,11 @@ def test_prediction(folder):
     with open(made, "w", encoding="utf-8") as file:
         json.dump({"context": {"ranks": "2", "threads": "1", "gemm_float_gflops": "100", "triad_gbytes_per_s": "10", "host": "h",
                                "commit": "c", "backend": "b", "blas": "o", "time_utc": "t", "command": "bench_comm"},
-                   "benchmarks": [{"name": "x", "run_type": "iteration", "real_time": 2000.0, "time_unit": "us", "GB/s": 2.0,
+                   "benchmarks": [{"name": "gradient_sync/float/local/9", "run_type": "iteration", "real_time": 2000.0, "time_unit": "us", "GB/s": 2.0,
                                    "wire_GB/s": 2.0},
-                                  {"name": "x_mean", "run_type": "aggregate", "real_time": 9.0, "time_unit": "us", "GB/s": 2.0,
+                                  {"name": "parameter_gather/float/local/9", "run_type": "iteration", "real_time": 9.0, "time_unit": "us",
+                                   "GB/s": 2.0, "wire_GB/s": 2.0},
+                                  {"name": "gradient_sync/float/local/9_mean", "run_type": "aggregate", "real_time": 9.0, "time_unit": "us", "GB/s": 2.0,
                                    "wire_GB/s": 2.0}]}, file)
     succeed("limits", folder, "--read", made)
     line = limits.read_limits(folder)[-1]

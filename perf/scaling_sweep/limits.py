@@ -22,7 +22,8 @@ def read_benchmark(path):
         context = content["context"]
         sums = [{"bytes": entry["GB/s"] * 1e9 * entry["real_time"] * SECONDS[entry["time_unit"]],
                  "seconds": entry["real_time"] * SECONDS[entry["time_unit"]]}
-                for entry in content["benchmarks"] if entry.get("run_type") != "aggregate" and "wire_GB/s" in entry]
+                for entry in content["benchmarks"] if entry.get("run_type") != "aggregate" and "wire_GB/s" in entry
+                and entry["name"].startswith("gradient_sync/")]
         return {"ranks": int(context["ranks"]), "threads": int(context["threads"]),
                 "gemm_flops": 1e9 * float(context["gemm_float_gflops"]),
                 "triad_bytes_per_second": 1e9 * float(context["triad_gbytes_per_s"]), "sums": sums,

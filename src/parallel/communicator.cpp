@@ -83,19 +83,31 @@ std::string Communicator::broadcast(std::string text, int root) const {
   return text;
 }
 
+void Communicator::send(void const* data, std::size_t bytes, int to) const {
+  for (std::size_t begin = 0; begin < bytes; begin += piece_) {
+    int const n = static_cast<int>(std::min(piece_, bytes - begin));
+    CommunicationScope const timed("MPI_Send", static_cast<std::size_t>(n));
+    check_mpi(MPI_Send(static_cast<char const*>(data) + begin, n, MPI_BYTE, to, 0, comm_), "MPI_Send");
+  }
+}
+
+void Communicator::receive(void* data, std::size_t bytes, int from) const {
+  for (std::size_t begin = 0; begin < bytes; begin += piece_) {
+    int const n = static_cast<int>(std::min(piece_, bytes - begin));
+    CommunicationScope const timed("MPI_Recv", 0);
+    check_mpi(MPI_Recv(static_cast<char*>(data) + begin, n, MPI_BYTE, from, 0, comm_, MPI_STATUS_IGNORE),
+              "MPI_Recv");
+  }
+}
+
 std::vector<std::string> Communicator::gather(std::string const& mine, int root) const {
   unsigned long long const size = mine.size();
   std::vector<unsigned long long> sizes(static_cast<std::size_t>(size_));
   check_mpi(
       MPI_Gather(&size, 1, MPI_UNSIGNED_LONG_LONG, sizes.data(), 1, MPI_UNSIGNED_LONG_LONG, root, comm_),
       "MPI_Gather");
-  auto const count = [&](std::size_t begin, std::size_t all) {
-    return static_cast<int>(std::min(piece_, all - begin));
-  };
   if (rank_ != root) {
-    for (std::size_t begin = 0; begin < mine.size(); begin += piece_)
-      check_mpi(MPI_Send(mine.data() + begin, count(begin, mine.size()), MPI_BYTE, root, 0, comm_),
-                "MPI_Send");
+    send(mine.data(), mine.size(), root);
     return {};
   }
   std::vector<std::string> all(static_cast<std::size_t>(size_));
@@ -106,10 +118,7 @@ std::vector<std::string> Communicator::gather(std::string const& mine, int root)
       continue;
     }
     text.resize(sizes[static_cast<std::size_t>(r)]);
-    for (std::size_t begin = 0; begin < text.size(); begin += piece_)
-      check_mpi(
-          MPI_Recv(text.data() + begin, count(begin, text.size()), MPI_BYTE, r, 0, comm_, MPI_STATUS_IGNORE),
-          "MPI_Recv");
+    receive(text.data(), text.size(), r);
   }
   return all;
 }

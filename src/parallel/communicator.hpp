@@ -18,7 +18,8 @@ namespace strata::parallel {
 void check_mpi(int code, char const* call);
 
 /// A duplicated communicator with errors returned, not fatal; every call is checked and throws
-/// std::runtime_error with MPI's own message. All functions but the getters are collective.
+/// std::runtime_error with MPI's own message. All functions but the getters, send() and
+/// receive() are collective.
 class Communicator {
  public:
   /// MPI counts in int.
@@ -50,6 +51,9 @@ class Communicator {
   /// `root`'s bytes, or its text, on every rank.
   void broadcast(void* data, std::size_t bytes, int root = 0) const;
   std::string broadcast(std::string text, int root = 0) const;
+  /// One rank's bytes to another, which receives as many.
+  void send(void const* data, std::size_t bytes, int to) const;
+  void receive(void* data, std::size_t bytes, int from) const;
   /// Every rank's bytes by rank on `root`; nothing on the others.
   std::vector<std::string> gather(std::string const& mine, int root = 0) const;
 

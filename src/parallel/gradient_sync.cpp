@@ -2,47 +2,89 @@
 #include "parallel/gradient_sync.hpp"
 
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <exception>
+#include <string>
 #include <thread>
+#include <utility>
 
 #include "kernels/common/check.hpp"
 #include "kernels/common/profile.hpp"
-#include "parallel/mpi_type.hpp"
 
 namespace strata::parallel {
 
 using kernels::ExecSpace;
-using kernels::Index;
+
+namespace {
+
+/// On a GPU an instance beside the default one, where backward passes queue.
+ExecSpace instance_for_sums() {
+#if KOKKOS_VERSION >= 40000
+  if (kernels::on_device) return Kokkos::Experimental::partition_space(ExecSpace(), 1)[0];
+#endif
+  return ExecSpace();
+}
+
+template <class A, class B>
+void copy(A const& to, B const& from, Block const& range) {
+  std::pair<Index, Index> const part(range.first, range.last);
+  Kokkos::deep_copy(Kokkos::subview(to, part), Kokkos::subview(from, part));
+}
+
+}  // namespace
 
 template <class T>
-GradientSync<T>::GradientSync(Communicator const& comm, kernels::Vec<T> gradients, Index bucket_elements)
+GradientSync<T>::GradientSync(Communicator const& comm, kernels::Vec<T> gradients,
+                              GradientSyncSettings settings)
     : comm_(comm.get(), comm.piece()),
       gradients_(gradients),
-      bucket_elements_(std::min<Index>(bucket_elements, static_cast<Index>(comm.piece()))) {
-  STRATA_REQUIRE(bucket_elements > 0, "bucket_elements = " << bucket_elements);
+      unit_(settings.unit),
+      slice_(slice_length(static_cast<Index>(gradients.extent(0)), comm.size(), comm.piece(), settings)),
+      sums_go_to_(settings.sums_go_to),
+      space_(instance_for_sums()) {
+  STRATA_REQUIRE(settings.bucket_elements > 0 && settings.unit > 0,
+                 "bucket_elements = " << settings.bucket_elements << ", unit = " << settings.unit);
   if (comm_.size() == 1) return;
+  auto const label = [](char const* name) {
+    return Kokkos::view_alloc(Kokkos::WithoutInitializing, std::string(name));
+  };
   if constexpr (through_host)
-    stage_ = StageVec<T>(Kokkos::view_alloc(Kokkos::WithoutInitializing, "strata::gradient_sync"),
-                         gradients.extent(0));
-  std::size_t const expected = most_buckets(static_cast<Index>(gradients.extent(0)), bucket_elements_);
-  buckets_.reserve(expected);
-  requests_.reserve(expected);
+    stage_ = StageVec<T>(label("strata::gradient_sync::stage"), gradients.extent(0));
+  received_ = MessageVec<T>(label("strata::gradient_sync::received"),
+                            static_cast<Index>(most_under_way) * (comm_.size() - 1) * slice_);
+  ranges_.reserve(8);
+  buckets_.reserve(most_buckets(static_cast<Index>(gradients.extent(0)), slice_, comm_.size()));
+  for (Transfer& transfer : transfers_)
+    transfer.requests.reserve(2 * static_cast<std::size_t>(comm_.size() - 1));
 }
 
 template <class T>
-std::size_t GradientSync<T>::buffer_bytes(Index elements, Index ranks, Index bucket_elements) {
+Index GradientSync<T>::slice_length(Index elements, Index ranks, std::size_t piece,
+                                    GradientSyncSettings const& s) {
+  Index const longest =
+      std::max<Index>(Parts{{0, elements}, std::max<Index>(s.unit, 1), ranks}.of(0).size(), 1);
+  return std::clamp<Index>(s.bucket_elements / ranks, 1, std::min(longest, static_cast<Index>(piece)));
+}
+
+/// Ranges seldom end where a bucket does, hence room for twice as many.
+template <class T>
+std::size_t GradientSync<T>::most_buckets(Index elements, Index slice, Index ranks) {
+  return 2 * static_cast<std::size_t>(elements / (slice * ranks)) + 64;
+}
+
+template <class T>
+std::size_t GradientSync<T>::buffer_bytes(Index elements, Index ranks, GradientSyncSettings const& settings) {
   if (ranks == 1) return 0;
+  Index const slice = slice_length(elements, ranks, Communicator::max_piece, settings);
+  auto const others = static_cast<std::size_t>(ranks - 1);
   return (through_host ? static_cast<std::size_t>(elements) * sizeof(T) : 0) +
-         most_buckets(elements, bucket_elements) * (sizeof(Bucket) + sizeof(MPI_Request)) +
-         static_cast<std::size_t>(std::min(elements, static_cast<Index>(most_under_way) * bucket_elements)) *
-             sizeof(T);
+         most_under_way * others * static_cast<std::size_t>(slice) * sizeof(T) +
+         most_under_way * 2 * others * sizeof(MPI_Request) +
+         most_buckets(elements, slice, ranks) * sizeof(Bucket);
 }
 
 template <class T>
 GradientSync<T>::~GradientSync() {
-  using Clock = std::chrono::steady_clock;
   bool const unwinding = std::uncaught_exceptions() > 0;
   auto const deadline = Clock::now() + std::chrono::seconds(2);
   while (is_pending()) {
@@ -61,76 +103,155 @@ GradientSync<T>::~GradientSync() {
 }
 
 template <class T>
+T* GradientSync<T>::received(std::size_t bucket) const {
+  return received_.data() + static_cast<Index>(bucket % most_under_way) * (comm_.size() - 1) * slice_;
+}
+
+template <class T>
+T* GradientSync<T>::messages(kernels::Vec<T> const& values) const {
+  return through_host ? stage_.data() : values.data();
+}
+
+template <class T>
 void GradientSync<T>::start(Index begin, Index end) {
   STRATA_REQUIRE(0 <= begin && begin <= end && end <= static_cast<Index>(gradients_.extent(0)),
                  "[" << begin << ", " << end << ") of " << gradients_.extent(0));
-  if (comm_.size() == 1) return;
+  if (comm_.size() == 1 || begin == end) return;
   ExecSpace const space;
   space.fence();
-  for (Index at = begin; at < end; at += bucket_elements_) {
-    Bucket const bucket = {at, std::min(end, at + bucket_elements_)};
-    if constexpr (through_host) {
-      std::pair<Index, Index> const part(bucket.begin, bucket.end);
-      Kokkos::deep_copy(Kokkos::subview(stage_, part), Kokkos::subview(gradients_, part));
-    }
-    buckets_.push_back(bucket);
+  Clock::time_point const now = Clock::now();
+  if (!under_way_) {
+    under_way_ = true;
+    under_way_since_ = now;
+    exposed_before_ = exposed_seconds_;
   }
+  Block const range = {begin, end};
+  if constexpr (through_host) copy(stage_, gradients_, range);
+  ranges_.push_back(range);
+  Index const slices = parts_of(range).slices();
+  for (Index k = 0; k < slices; ++k) buckets_.push_back({range, k});
   advance();
+  account(now);
 }
 
 template <class T>
 void GradientSync<T>::post() {
-  while (requests_.size() < buckets_.size() && requests_.size() < complete_ + most_under_way) {
-    Bucket const& bucket = buckets_[requests_.size()];
-    T* const data = (through_host ? stage_.data() : gradients_.data()) + bucket.begin;
-    MPI_Request request = MPI_REQUEST_NULL;
-    kernels::CommunicationScope const timed("MPI_Iallreduce",
-                                            static_cast<std::size_t>(bucket.end - bucket.begin) * sizeof(T));
-    check_mpi(MPI_Iallreduce(MPI_IN_PLACE, data, static_cast<int>(bucket.end - bucket.begin), mpi_type<T>(),
-                             MPI_SUM, comm_.get(), &request),
-              "MPI_Iallreduce");
-    requests_.push_back(request);
+  for (; posted_ < buckets_.size() && posted_ < complete_ + most_under_way; ++posted_) {
+    Bucket const& bucket = buckets_[posted_];
+    Transfer& next = transfer(posted_);
+    next.requests.clear();
+    next.added = false;
+    post_summands<T>(comm_, parts_of(bucket.range), bucket.k, messages(gradients_), received(posted_),
+                     next.requests);
   }
+}
+
+template <class T>
+bool GradientSync<T>::arrived(Transfer& transfer) {
+  int complete = 0;
+  kernels::CommunicationScope const timed("MPI_Testall", 0);
+  check_mpi(MPI_Testall(static_cast<int>(transfer.requests.size()), transfer.requests.data(), &complete,
+                        MPI_STATUSES_IGNORE),
+            "MPI_Testall");
+  return complete != 0;
+}
+
+template <class T>
+void GradientSync<T>::add(std::size_t number) {
+  Bucket const& bucket = buckets_[number];
+  Transfer& here = transfer(number);
+  Parts const parts = parts_of(bucket.range);
+  Block const mine = parts.slice_of(comm_.rank(), bucket.k);
+  add_by_rank<T>(space_, messages(gradients_) + mine.first, received(number), mine.size(), slice_,
+                 comm_.rank(), comm_.size());
+  here.added = true;
+  here.requests.clear();
+  if (sums_go_to_ == SumsGoTo::every_rank)
+    post_results<T>(comm_, parts, bucket.k, messages(gradients_), here.requests);
 }
 
 template <class T>
 void GradientSync<T>::advance() {
   post();
-  while (complete_ < requests_.size()) {
-    int complete = 0;
-    {
-      kernels::CommunicationScope const timed("MPI_Test", 0);
-      check_mpi(MPI_Test(&requests_[complete_], &complete, MPI_STATUS_IGNORE), "MPI_Test");
-    }
-    if (complete == 0) return;
+  // All ranks post the results in the order of the buckets, so that messages between two meet their like.
+  for (std::size_t b = complete_; b < posted_; ++b) {
+    if (transfer(b).added) continue;
+    if (!arrived(transfer(b))) break;
+    add(b);
+  }
+  while (complete_ < posted_ && transfer(complete_).added && arrived(transfer(complete_))) {
     ++complete_;
     post();
   }
 }
 
 template <class T>
+void GradientSync<T>::account(Clock::time_point begin) {
+  Clock::time_point const now = Clock::now();
+  auto const seconds = [](Clock::duration d) { return std::chrono::duration<double>(d).count(); };
+  exposed_seconds_ += seconds(now - begin);
+  if (!under_way_ || is_pending()) return;
+  under_way_ = false;
+  hidden_seconds_ += seconds(now - under_way_since_) - (exposed_seconds_ - exposed_before_);
+}
+
+template <class T>
 void GradientSync<T>::poll() {
-  if (is_pending()) advance();
+  if (!is_pending()) return;
+  Clock::time_point const begin = Clock::now();
+  advance();
+  account(begin);
 }
 
 template <class T>
 void GradientSync<T>::finish() {
   if (buckets_.empty()) return;
-  auto const begin = std::chrono::steady_clock::now();
-  for (; is_pending(); ++complete_) {
-    post();
-    kernels::CommunicationScope const timed("MPI_Wait", 0);
-    check_mpi(MPI_Wait(&requests_[complete_], MPI_STATUS_IGNORE), "MPI_Wait");
+  Clock::time_point const begin = Clock::now();
+  for (advance(); is_pending(); advance()) {
+    Transfer& first = transfer(complete_);
+    kernels::CommunicationScope const timed("MPI_Waitall", 0);
+    check_mpi(
+        MPI_Waitall(static_cast<int>(first.requests.size()), first.requests.data(), MPI_STATUSES_IGNORE),
+        "MPI_Waitall");
   }
-  exposed_seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   if constexpr (through_host)
-    for (Bucket const& bucket : buckets_) {
-      std::pair<Index, Index> const part(bucket.begin, bucket.end);
-      Kokkos::deep_copy(Kokkos::subview(gradients_, part), Kokkos::subview(stage_, part));
-    }
-  requests_.clear();
+    for (Block const& range : ranges_)
+      copy(gradients_, stage_, sums_go_to_ == SumsGoTo::owner ? parts_of(range).of(comm_.rank()) : range);
+  ranges_.clear();
   buckets_.clear();
-  complete_ = 0;
+  posted_ = complete_ = 0;
+  account(begin);
+}
+
+template <class T>
+void GradientSync<T>::gather(kernels::Vec<T> values, Index begin, Index end) {
+  STRATA_REQUIRE(buckets_.empty() && values.extent(0) == gradients_.extent(0) && 0 <= begin && begin <= end &&
+                     end <= static_cast<Index>(values.extent(0)),
+                 "[" << begin << ", " << end << ") of " << values.extent(0));
+  if (comm_.size() == 1 || begin == end) return;
+  ExecSpace const space;
+  space.fence();
+  Clock::time_point const now = Clock::now();
+  Parts const parts = parts_of({begin, end});
+  Block const mine = parts.of(comm_.rank());
+  if constexpr (through_host) copy(stage_, values, mine);
+  Index const slices = parts.slices();
+  for (Index k = 0; k < slices + static_cast<Index>(most_under_way); ++k) {
+    Transfer& here = transfer(static_cast<std::size_t>(k));
+    if (k >= static_cast<Index>(most_under_way)) {
+      kernels::CommunicationScope const timed("MPI_Waitall", 0);
+      check_mpi(
+          MPI_Waitall(static_cast<int>(here.requests.size()), here.requests.data(), MPI_STATUSES_IGNORE),
+          "MPI_Waitall");
+    }
+    here.requests.clear();
+    if (k < slices) post_results<T>(comm_, parts, k, messages(values), here.requests);
+  }
+  if constexpr (through_host) {
+    copy(values, stage_, {begin, mine.first});
+    copy(values, stage_, {mine.last, end});
+  }
+  account(now);
 }
 
 template class GradientSync<float>;

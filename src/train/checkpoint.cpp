@@ -43,6 +43,15 @@ void write_group(io::CheckpointWriter& writer, char const* group,
   }
 }
 
+void write_gathered(io::CheckpointWriter& writer, char const* group,
+                    model::ParameterStore<float> const& parameters, MomentGather const& moments,
+                    MomentGather::Moment moment) {
+  for (model::ParameterInfo const& info : parameters.all())
+    writer.array(group, info.name, info.shape, [&](Index first, std::span<float> out) {
+      moments.read(moment, info.place.offset + first, out);
+    });
+}
+
 void copy_in(kernels::Vec<float> const& to, Index first, std::span<float const> in) {
   auto const count = static_cast<Index>(in.size());
   Kokkos::deep_copy(kernels::range(to, first, first + count), HostVec<float const>(in.data(), count));
@@ -58,6 +67,17 @@ void read_rows(io::CheckpointReader const& reader, char const* group, std::strin
   });
 }
 
+void expect_no_other(io::CheckpointReader const& reader, char const* group,
+                     std::vector<model::ParameterInfo> const& wanted) {
+  std::vector<std::string> const names = reader.names(group);
+  if (names.size() == wanted.size()) return;
+  for (std::string const& name : names) {
+    auto const known = [&](model::ParameterInfo const& info) { return info.name == name; };
+    if (std::none_of(wanted.begin(), wanted.end(), known))
+      throw core::InputError(reader.path() + ": the model has no parameter called " + name);
+  }
+}
+
 void read_group(io::CheckpointReader const& reader, char const* group,
                 std::vector<model::ParameterInfo> const& stored,
                 model::ParameterStore<float> const& parameters, kernels::Vec<float> const& flat) {
@@ -71,13 +91,23 @@ void read_group(io::CheckpointReader const& reader, char const* group,
       reader.array(group, info.name, info.shape, to.data());
     }
   }
-  if (std::vector<std::string> const names = reader.names(group); names.size() != wanted.size()) {
-    for (std::string const& name : names) {
-      auto const known = [&](model::ParameterInfo const& info) { return info.name == name; };
-      if (std::none_of(wanted.begin(), wanted.end(), known))
-        throw core::InputError(reader.path() + ": the model has no parameter called " + name);
-    }
-  }
+  expect_no_other(reader, group, wanted);
+}
+
+/// Of each array only what a shard has, into a buffer of these elements.
+void read_shard(io::CheckpointReader const& reader, char const* group,
+                model::ParameterStore<float> const& parameters, std::vector<model::FlatRange> const& shard,
+                kernels::Vec<float> const& to) {
+  for (model::ParameterInfo const& info : parameters.all())
+    reader.array(group, info.name, info.shape, [&](Index first, std::span<float const> in) {
+      Index const at = info.place.offset + first;
+      for_elements_of(shard, {at, at + static_cast<Index>(in.size())},
+                      [&](Index begin, Index end, Index place) {
+                        Kokkos::deep_copy(kernels::range(to, place, place + end - begin),
+                                          HostVec<float const>(in.data() + (begin - at), end - begin));
+                      });
+    });
+  expect_no_other(reader, group, parameters.all());
 }
 
 void write_progress(io::CheckpointWriter& writer, Progress const& progress) {
@@ -126,13 +156,19 @@ std::string checkpoint_file(std::string const& path) {
 }
 
 void save_checkpoint(std::string const& path, Deck const& deck,
-                     model::ParameterStore<float> const& parameters, Optimizer const& optimizer,
+                     model::ParameterStore<float> const& parameters, MomentGather const& moments,
                      Progress const& progress) {
   Kokkos::fence();  // the host reads what kernels wrote
   io::CheckpointWriter writer(path);
   write_group(writer, "parameters", parameters, parameters.values());
-  write_group(writer, first_group, parameters, optimizer.first_moment());
-  write_group(writer, second_group, parameters, optimizer.second_moment());
+  Optimizer const& optimizer = moments.optimizer();
+  if (optimizer.is_shared()) {
+    write_gathered(writer, first_group, parameters, moments, MomentGather::Moment::first);
+    write_gathered(writer, second_group, parameters, moments, MomentGather::Moment::second);
+  } else {
+    write_group(writer, first_group, parameters, optimizer.first_moment());
+    write_group(writer, second_group, parameters, optimizer.second_moment());
+  }
   write_progress(writer, progress);
   write_provenance(writer);
   writer.text("config", deck.text());
@@ -169,8 +205,14 @@ void load_parameters(io::CheckpointReader const& reader, std::vector<model::Para
 
 void load_optimizer(io::CheckpointReader const& reader, model::ParameterStore<float> const& parameters,
                     Optimizer& optimizer) {
-  read_group(reader, first_group, parameters.all(), parameters, optimizer.first_moment());
-  read_group(reader, second_group, parameters.all(), parameters, optimizer.second_moment());
+  for (auto const& [group, moment] : {std::pair(first_group, optimizer.first_moment()),
+                                      std::pair(second_group, optimizer.second_moment())}) {
+    if (optimizer.is_shared()) {
+      read_shard(reader, group, parameters, optimizer.ranges(), moment);
+    } else {
+      read_group(reader, group, parameters.all(), parameters, moment);
+    }
+  }
 }
 
 LoadedModel load_model(std::string const& path, bool with_gradients) {

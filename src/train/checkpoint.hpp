@@ -13,6 +13,7 @@
 #include "io/checkpoint_file.hpp"
 #include "model/hierarchy.hpp"
 #include "train/deck.hpp"
+#include "train/moment_gather.hpp"
 #include "train/optimizer.hpp"
 
 namespace strata::train {
@@ -32,10 +33,10 @@ struct Progress {
   std::optional<double> validation_loss;  ///< nats per byte after this step, when it was measured
 };
 
-/// Writes a checkpoint, beside `path` first. Throws core::InputError and leaves `path` as it was when that
-/// fails.
+/// Rank 0 writes a checkpoint, beside `path` first, with what `moments` reads. Throws core::InputError and
+/// leaves `path` as it was when that fails.
 void save_checkpoint(std::string const& path, Deck const& deck,
-                     model::ParameterStore<float> const& parameters, Optimizer const& optimizer,
+                     model::ParameterStore<float> const& parameters, MomentGather const& moments,
                      Progress const& progress);
 
 /// Group /provenance: who writes the file, with which build.

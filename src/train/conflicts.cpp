@@ -28,10 +28,14 @@ void flatten(YAML::Node const& node, std::string const& path, Flat& flat) {
 
 /// Keys that change neither the model nor what it learns from, only how that is computed, watched or stored.
 bool is_harmless(std::string const& path) {
-  static constexpr std::array<std::string_view, 12> keys = {
-      "train.max_eval_steps", "train.eval_batch_size", "train.batch_size",  "train.gradient_accumulate_every",
-      "train.outer_chunk",    "train.inner_rows",      "train.outer_tapes", "train.border_interval",
-      "train.memory",         "train.outer_recompute", "train.init_from",   "params.train_checkpoint_chunks"};
+  static constexpr std::array<std::string_view, 14> keys = {
+      "train.max_eval_steps",  "train.eval_batch_size",
+      "train.batch_size",      "train.gradient_accumulate_every",
+      "train.outer_chunk",     "train.inner_rows",
+      "train.outer_tapes",     "train.border_interval",
+      "train.memory",          "train.bucket_size",
+      "train.shard_optimizer", "train.outer_recompute",
+      "train.init_from",       "params.train_checkpoint_chunks"};
   return path.starts_with("io.") || path.starts_with("resume") ||
          std::find(keys.begin(), keys.end(), path) != keys.end();
 }

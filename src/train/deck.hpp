@@ -42,6 +42,8 @@ struct TrainConfig {
   double beta2 = 0.95;
   double epsilon = 1e-8;
   bool deterministic = false;
+  ByteSize bucket_size = {Index{1} << 24};       ///< of gradients that travel together
+  bool shard_optimizer = false;                  ///< each rank keeps its part of the moments
   Index outer_chunk = 0;                         ///< 0: automatic
   Index inner_rows = 0;                          ///< 0: automatic
   std::optional<model::OuterTapes> outer_tapes;  ///< nothing: automatic (train/plan.hpp)

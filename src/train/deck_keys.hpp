@@ -173,6 +173,12 @@ void visit_train(Visitor& v, TrainConfig& t) {
   v.optional("epsilon", t.epsilon, above(0), "Added to the root of the second moment.");
   v.optional("deterministic", t.deterministic, any(),
              "Bit-identical results on any number of ranks at the same global batch; slower.");
+  v.optional("bucket_size", t.bucket_size, at_least(4, 0x1p62),
+             "Gradients that travel together when ranks add theirs up: bytes, or a number with a unit as for "
+             "`memory`. Four such buckets are under way at a time. Changes speed and memory only.");
+  v.optional("shard_optimizer", t.shard_optimizer, any(),
+             "Each rank keeps 1/n of the optimiser's moments and updates that part of the parameters "
+             "(ZeRO-1). Same bits, less memory.");
   v.optional("outer_chunk", t.outer_chunk, at_least(0),
              "Positions of the outermost stage per time chunk; 0: automatic. Changes speed and memory only.");
   v.optional("inner_rows", t.inner_rows, at_least(0),

@@ -1,13 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "train/gradient_step.hpp"
 
+#include <algorithm>
 #include <array>
+#include <chrono>
 
 #include "core/runtime.hpp"
 #include "kernels/common/profile.hpp"
 #include "train/evaluation.hpp"
+#include "train/shards.hpp"
 
 namespace strata::train {
+
+parallel::GradientSyncSettings sync_settings(TrainConfig const& config) {
+  parallel::GradientSyncSettings settings;
+  settings.bucket_elements = std::max<Index>(config.bucket_size.bytes / static_cast<Index>(sizeof(float)), 1);
+  settings.unit = shard_unit;
+  if (config.shard_optimizer) settings.sums_go_to = parallel::SumsGoTo::owner;
+  return settings;
+}
 
 GradientStep::GradientStep(model::Hierarchy<float>& model, io::DatasetFile const& file,
                            parallel::Communicator const& ranks, TrainConfig const& config,
@@ -27,8 +38,11 @@ GradientStep::GradientStep(model::Hierarchy<float>& model, io::DatasetFile const
     fixed_order_ = std::make_unique<parallel::DeterministicSum<float>>(
         ranks, model.parameters().flat_size(),
         ranks.size() * config.batch_size * config.gradient_accumulate_every);
-  } else {
-    sync_ = std::make_unique<parallel::GradientSync<float>>(ranks, model.parameters().gradients());
+  }
+  if (!config.deterministic || config.shard_optimizer)
+    sync_ = std::make_unique<parallel::GradientSync<float>>(ranks, model.parameters().gradients(),
+                                                            sync_settings(config));
+  if (!config.deterministic) {
     inner_ready_ = [this] {
       start(model::Ready::before_outer_backward);
       inner_started_ = true;
@@ -48,6 +62,22 @@ void GradientStep::start(model::Ready ready) {
   kernels::Region const region("reduce gradients");
   model::FlatRange const range = model_.parameters().ready_range(ready);
   if (range.size() > 0) sync_->start(range.begin, range.end);
+}
+
+template <class F>
+void GradientStep::wait(F const& f) {
+  if (ranks_.size() == 1) return f();
+  auto const begin = std::chrono::steady_clock::now();
+  f();
+  waited_seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+}
+
+void GradientStep::gather_parameters() {
+  kernels::Region const region("gather parameters");
+  for (auto const ready : {model::Ready::before_outer_backward, model::Ready::at_end}) {
+    model::FlatRange const range = model_.parameters().ready_range(ready);
+    sync_->gather(model_.parameters().values(), range.begin, range.end);
+  }
 }
 
 void GradientStep::accumulate(model::HostWindows const& windows, bool last) {
@@ -89,8 +119,8 @@ StepResult GradientStep::run_overlapped(data::Loader& loader) {
   auto const [nats, counted] = fetch_totals();
   std::array<double, 3> sums = {nats, counted, core::stop_requested() ? 1.0 : 0.0};
   kernels::Region const region("reduce gradients");
-  ranks_.sum_in_place(sums.data(), sums.size());
   sync_->finish();
+  wait([&] { ranks_.sum_in_place(sums.data(), sums.size()); });
   result.nats = sums[0];
   result.counted = sums[1];
   result.stop = sums[2] > 0;
@@ -115,10 +145,13 @@ StepResult GradientStep::run_deterministic(data::Loader& loader) {
     }
   }
   kernels::Region const region("reduce gradients");
-  auto const [nats, counted] = fixed_order_->finish(gradients);
-  result.nats = nats;
-  result.counted = counted;
-  result.stop = ranks_.any(core::stop_requested());
+  space_.fence();
+  wait([&] {
+    auto const [nats, counted] = fixed_order_->finish(gradients);
+    result.nats = nats;
+    result.counted = counted;
+    result.stop = ranks_.any(core::stop_requested());
+  });
   return result;
 }
 

@@ -15,6 +15,16 @@
 
 namespace strata::train {
 
+void Meter::describe(MetricsRecord& record, double peak) const {
+  record.bytes_per_second = bytes / seconds;
+  record.gemm_fraction = flops / seconds / peak;
+  if (steps == 0) return;
+  record.step_seconds = seconds / steps;
+  record.optimizer_seconds = optimizer_seconds / steps;
+  record.communication_exposed_seconds = exposed_seconds / steps;
+  record.communication_hidden_seconds = hidden_seconds / steps;
+}
+
 std::string to_json(MetricsRecord const& record) {
   constexpr double ln2 = 0.69314718055994530942;
   nlohmann::ordered_json line;
@@ -28,6 +38,8 @@ std::string to_json(MetricsRecord const& record) {
   line["bytes_per_second"] = record.bytes_per_second;
   line["step_seconds"] = record.step_seconds;
   line["optimizer_seconds"] = record.optimizer_seconds;
+  line["communication_exposed_seconds"] = record.communication_exposed_seconds;
+  line["communication_hidden_seconds"] = record.communication_hidden_seconds;
   line["gemm_fraction"] = record.gemm_fraction;
   line["epoch"] = record.epoch;
   line["elapsed_seconds"] = record.elapsed;

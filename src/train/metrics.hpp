@@ -21,10 +21,28 @@ struct MetricsRecord {
   double bytes_per_second = 0;
   double step_seconds = 0;       ///< a training step, the mean since the last record; 0 for other splits
   double optimizer_seconds = 0;  ///< of which for the gradient's norm and the update
-  double gemm_fraction = 0;      ///< model FLOP/s over the machine's measured GEMM peak
+  /// Communication in a step, the mean since the last record: what this rank spent on it, and what it hid
+  /// behind other work (parallel::GradientSync); 0 for other splits and with one rank.
+  double communication_exposed_seconds = 0, communication_hidden_seconds = 0;
+  double gemm_fraction = 0;  ///< model FLOP/s over the machine's measured GEMM peak
   Index epoch = 0;
   double elapsed = 0;      ///< seconds of this and the earlier starts of the run
   double peak_memory = 0;  ///< bytes, resident, of rank 0
+};
+
+/// Work and the time it took since the last record.
+struct Meter {
+  double seconds = 0, flops = 0, bytes = 0;
+  double steps = 0, optimizer_seconds = 0;         ///< of training
+  double exposed_seconds = 0, hidden_seconds = 0;  ///< of its communication
+
+  void add(double s, double f, Index b) {
+    seconds += s;
+    flops += f;
+    bytes += static_cast<double>(b);
+  }
+  /// Fills in speeds and means per step; `peak` in operations per second.
+  void describe(MetricsRecord& record, double peak) const;
 };
 
 /// One line, without its end. Numbers carry all their digits: reading gives the same bits. bits_per_byte =

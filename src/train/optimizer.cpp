@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "train/optimizer.hpp"
 
+#include <chrono>
 #include <cmath>
 
 #include "kernels/adamw.hpp"
@@ -9,20 +10,61 @@
 
 namespace strata::train {
 
-Optimizer::Optimizer(model::ParameterStore<float>& parameters, OptimizerSettings const& settings)
+namespace {
+
+Index elements(std::vector<model::FlatRange> const& ranges) {
+  Index sum = 0;
+  for (model::FlatRange const& range : ranges) sum += range.size();
+  return sum;
+}
+
+}  // namespace
+
+Optimizer::Optimizer(model::ParameterStore<float>& parameters, OptimizerSettings const& settings,
+                     parallel::Communicator const* sharers)
     : parameters_(parameters),
       settings_(settings),
-      first_("strata::first_moment", parameters.flat_size()),
-      second_("strata::second_moment", parameters.flat_size()),
-      norm_workspace_("strata::norm_workspace", kernels::squared_norm_workspace(parameters.flat_size())),
+      sharers_(sharers != nullptr && sharers->size() > 1 ? sharers : nullptr),
+      ranges_(shard_ranges(parameters, sharers_ ? sharers_->rank() : 0, sharers_ ? sharers_->size() : 1)),
+      first_("strata::first_moment", elements(ranges_)),
+      second_("strata::second_moment", elements(ranges_)),
+      norm_blocks_("strata::norm_blocks", norm_blocks(parameters)),
       norm_("strata::norm", 1),
-      host_norm_("strata::host_norm", 1) {}
+      host_norm_("strata::host_norm", 1),
+      host_norm_blocks_("strata::host_norm_blocks", sharers_ ? norm_blocks(parameters) : 0) {}
+
+Index Optimizer::norm_blocks(model::ParameterStore<float> const& parameters) {
+  Index blocks = 0;
+  for (model::FlatRange const& range : shard_ranges(parameters, 0, 1))
+    blocks += kernels::squared_norm_workspace(range.size());
+  return blocks;
+}
 
 double Optimizer::gradient_norm(ExecSpace const& space, double divisor) const {
   kernels::Region const region("optimizer");
-  kernels::Vec<double> const result(norm_.data(), norm_.extent(0));
-  kernels::Vec<double> const workspace(norm_workspace_.data(), norm_workspace_.extent(0));
-  kernels::squared_norm<float>(space, parameters_.gradients(), result, workspace);
+  kernels::Vec<double> const blocks(norm_blocks_.data(), norm_blocks_.extent(0));
+  if (sharers_ != nullptr) Kokkos::deep_copy(space, norm_blocks_, 0.0);
+  Index first = 0;  // block of the whole range that a shard's range is in
+  std::vector<model::FlatRange> const whole = shard_ranges(parameters_, 0, 1);
+  for (std::size_t i = 0; i < ranges_.size(); ++i) {
+    auto const [begin, end] = ranges_[i];
+    Index const at = first + (begin - whole[i].begin) / kernels::squares_per_block;
+    kernels::block_squares<float>(
+        space, kernels::range(parameters_.gradients(), begin, end),
+        kernels::range(blocks, at, at + kernels::squared_norm_workspace(end - begin)));
+    first += kernels::squared_norm_workspace(whole[i].size());
+  }
+  if (sharers_ != nullptr) {
+    Kokkos::deep_copy(space, host_norm_blocks_, norm_blocks_);
+    space.fence();
+    auto const start = std::chrono::steady_clock::now();
+    // Every block is one rank's number and zero on all others: the sum is exact.
+    sharers_->sum_in_place(host_norm_blocks_.data(), host_norm_blocks_.extent(0));
+    exposed_seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    Kokkos::deep_copy(space, norm_blocks_, host_norm_blocks_);
+  }
+  kernels::sum(space, kernels::Vec<double const>(norm_blocks_.data(), norm_blocks_.extent(0)),
+               kernels::Vec<double>(norm_.data(), norm_.extent(0)));
   Kokkos::deep_copy(space, host_norm_, norm_);
   space.fence();
   return std::sqrt(host_norm_(0)) / divisor;
@@ -41,11 +83,13 @@ void Optimizer::step(ExecSpace const& space, Index step, double learning_rate, d
   settings.step = step;
   for (auto const& [range, decays] : parameters_.decay_ranges()) {
     settings.weight_decay = decays ? settings_.weight_decay : 0;
-    kernels::adamw_step<float>(space, settings,
-                               kernels::range(parameters_.gradients(), range.begin, range.end),
-                               kernels::range(parameters_.values(), range.begin, range.end),
-                               kernels::range(first_moment(), range.begin, range.end),
-                               kernels::range(second_moment(), range.begin, range.end));
+    for_elements_of(ranges_, range, [&](Index begin, Index end, Index place) {
+      Index const last = place + end - begin;
+      kernels::adamw_step<float>(space, settings, kernels::range(parameters_.gradients(), begin, end),
+                                 kernels::range(parameters_.values(), begin, end),
+                                 kernels::range(first_moment(), place, last),
+                                 kernels::range(second_moment(), place, last));
+    });
   }
   zero_gradients(space);
 }

@@ -8,14 +8,16 @@
 #include "core/error.hpp"
 #include "core/memory.hpp"
 #include "data/loader.hpp"
-#include "kernels/reduce.hpp"
 #include "model/device_batch.hpp"
 #include "model/hierarchy.hpp"
 #include "parallel/deterministic_sum.hpp"
 #include "parallel/gradient_sync.hpp"
 #include "train/checkpoint.hpp"
 #include "train/deck_keys.hpp"
+#include "train/gradient_step.hpp"
+#include "train/optimizer.hpp"
 #include "train/scalars.hpp"
+#include "train/shards.hpp"
 
 namespace strata::train {
 
@@ -113,20 +115,26 @@ class Sizes {
     auto const floats = 4.0 * static_cast<double>(flat);
     add("parameters", floats);
     add("gradients", floats);
-    add("optimiser: first moments", floats);
-    add("optimiser: second moments", floats);
-    add("optimiser: partial sums of the norm",
-        8.0 * static_cast<double>(kernels::squared_norm_workspace(flat)));
+    bool const shared = deck_.train.shard_optimizer && data_.ranks > 1;
+    double const moments =
+        4.0 * static_cast<double>(largest_shard(hierarchy_.parameters(), shared ? data_.ranks : 1));
+    add("optimiser: first moments", moments);
+    add("optimiser: second moments", moments);
+    double const norm = 8.0 * static_cast<double>(Optimizer::norm_blocks(hierarchy_.parameters()));
+    add("optimiser: partial sums of the norm", norm);
+    if (shared) add("optimiser: partial sums of the norm, for messages", norm, true);
     Index const batch = deck_.train.batch_size;
     Index const global = data_.ranks * batch * deck_.train.gradient_accumulate_every;
     if (deck_.train.deterministic) {
       // The number of ranks is checked where the sum is made.
       add("sums in fixed order",
           static_cast<double>(parallel::DeterministicSum<float>::buffer_bytes(flat, global, data_.ranks)));
-    } else {
-      add("messages between ranks",
-          static_cast<double>(parallel::GradientSync<float>::buffer_bytes(flat, data_.ranks)), true);
     }
+    if (!deck_.train.deterministic || shared)
+      add("messages between ranks",
+          static_cast<double>(
+              parallel::GradientSync<float>::buffer_bytes(flat, data_.ranks, sync_settings(deck_.train))),
+          parallel::through_host);
     Index const window = train_window(length);
     auto const device_batch = [](Index windows, Index of, bool wide, bool weights) {
       return static_cast<double>(model::DeviceBatch::memory_bytes(windows, of, wide, weights));

@@ -138,13 +138,15 @@ Profile summarise(core::Profiler const& profiler, Machine const& limits) {
   return Summary(profiler.nodes(), limits).take(profiler.seconds());
 }
 
+RankSpread spread_over_ranks(std::string const& name, double seconds, parallel::Communicator const& ranks) {
+  return {name, ranks.min(seconds), ranks.sum(seconds) / ranks.size(), ranks.max(seconds)};
+}
+
 std::vector<RankSpread> spread_over_ranks(Profile const& profile, parallel::Communicator const& ranks) {
   std::vector<RankSpread> result;
-  auto const add = [&](std::string const& name, double seconds) {
-    result.push_back({name, ranks.min(seconds), ranks.sum(seconds) / ranks.size(), ranks.max(seconds)});
-  };
-  for (ProfileRow const& part : profile.parts) add(part.name, part.seconds);
-  add("all", profile.seconds);
+  for (ProfileRow const& part : profile.parts)
+    result.push_back(spread_over_ranks(part.name, part.seconds, ranks));
+  result.push_back(spread_over_ranks("all", profile.seconds, ranks));
   return result;
 }
 

@@ -60,9 +60,12 @@ struct ProfiledRun {
   double peak_memory = 0;              ///< bytes resident at most
   std::vector<MemoryUse> memory;       ///< planned, by component
   std::vector<RankSpread> over_ranks;  ///< parts, then "all"
+  /// Of the steps, "exposed" and "hidden" (parallel::GradientSync); empty where ranks exchange nothing.
+  std::vector<RankSpread> communication;
 };
 
 /// Collective; the same on all ranks.
+RankSpread spread_over_ranks(std::string const& name, double seconds, parallel::Communicator const& ranks);
 std::vector<RankSpread> spread_over_ranks(Profile const& profile, parallel::Communicator const& ranks);
 
 /// Tables for people, and everything as a JSON object (doc/formats.md).

@@ -65,6 +65,16 @@ std::string parts_text(Profile const& profile, ProfiledRun const& run) {
   return text;
 }
 
+std::string communication_text(ProfiledRun const& run) {
+  if (run.communication.empty()) return {};
+  std::string text = fmt::format("\n{:<37} {:>10} {:>10} {:>10}\n", "communication in steps, s, over ranks",
+                                 "least", "mean", "most");
+  for (RankSpread const& spread : run.communication)
+    text += fmt::format("{:<37} {:>10.4f} {:>10.4f} {:>10.4f}\n", spread.name, spread.least, spread.mean,
+                        spread.most);
+  return text;
+}
+
 nlohmann::ordered_json to_json(ProfileRow const& row, double whole) {
   auto const rate = [&](double amount) { return row.seconds > 0 ? amount / row.seconds : 0; };
   nlohmann::ordered_json json;
@@ -92,6 +102,7 @@ std::string profile_table(Profile const& profile, ProfiledRun const& run) {
   text += mpi_text(profile.mpi, profile.seconds);
   text += rows_text("part of the program", profile.sections, profile.seconds, run.limits, false);
   text += parts_text(profile, run);
+  text += communication_text(run);
   text +=
       fmt::format("\nuseful operations: {:.3f} GFLOP counted on this rank, {:.3f} by formula on all ranks\n",
                   1e-9 * profile.model_flops, 1e-9 * run.flops);
@@ -141,6 +152,10 @@ std::string profile_json(Profile const& profile, ProfiledRun const& run) {
   json["over_ranks"] = Json::object();
   for (RankSpread const& spread : run.over_ranks)
     json["over_ranks"][spread.name] = {{"least", spread.least}, {"mean", spread.mean}, {"most", spread.most}};
+  json["communication"] = Json::object();
+  for (RankSpread const& spread : run.communication)
+    json["communication"][spread.name] = {
+        {"least", spread.least}, {"mean", spread.mean}, {"most", spread.most}};
   json["memory"] = {{"peak_resident", run.peak_memory}, {"planned", Json::array()}};
   for (MemoryUse const& use : run.memory)
     json["memory"]["planned"].push_back({{"what", use.what}, {"bytes", use.bytes}, {"on_host", use.on_host}});

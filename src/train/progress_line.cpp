@@ -68,4 +68,12 @@ std::string rate_text(double bytes_per_second) {
   return text.data();
 }
 
+std::string communication_text(double exposed_seconds, double hidden_seconds, double steps, int ranks) {
+  std::array<char, 120> text{};
+  std::snprintf(text.data(), text.size(),
+                "communication in a step: %.3g ms exposed, %.3g ms hidden behind computation (rank 0 of %d)",
+                1e3 * exposed_seconds / steps, 1e3 * hidden_seconds / steps, ranks);
+  return text.data();
+}
+
 }  // namespace strata::train

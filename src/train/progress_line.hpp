@@ -34,5 +34,7 @@ class ProgressLine {
 std::string duration_text(double seconds);
 /// "950 B/s", "1.25 MB/s".
 std::string rate_text(double bytes_per_second);
+/// Communication of so many steps: mean per step, exposed and hidden, in milliseconds.
+std::string communication_text(double exposed_seconds, double hidden_seconds, double steps, int ranks);
 
 }  // namespace strata::train

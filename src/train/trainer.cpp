@@ -66,17 +66,6 @@ OptimizerSettings optimizer_settings(TrainConfig const& config) {
   return settings;
 }
 
-/// Work and the time it took since the last record.
-struct Meter {
-  double seconds = 0, flops = 0, bytes = 0;
-  double steps = 0, optimizer_seconds = 0;  // of training
-  void add(double s, double f, Index b) {
-    seconds += s;
-    flops += f;
-    bytes += static_cast<double>(b);
-  }
-};
-
 class Trainer {
  public:
   Trainer(Deck const& deck, parallel::Communicator const& ranks, bool quiet, bool profile);
@@ -94,6 +83,7 @@ class Trainer {
   void record(std::string const& split, double loss, Meter const& meter);
   void save(bool needed);
   void report(core::Profiler const& profiler) const;
+  double exposed_seconds() const { return gradients_.exposed_seconds() + optimizer_.exposed_seconds(); }
   std::string last_good() const;
 
   Deck const& deck_;
@@ -167,7 +157,8 @@ Trainer::Trainer(Deck const& deck, parallel::Communicator const& ranks, bool qui
       peak_(ranks.sum(machine_.gemm_flops)),
       plan_(announced_plan(deck, file_, ranks, line_)),
       model_(deck.params, plan_.chunking, true),
-      optimizer_(model_.parameters(), optimizer_settings(deck.train)),
+      optimizer_(model_.parameters(), optimizer_settings(deck.train),
+                 deck.train.shard_optimizer ? &ranks : nullptr),
       gradients_(model_, file_, ranks, deck.train, window_length_) {
   if (deck.io.validate_amount > 0 && file_.info(io::Split::validation).size > 0) {
     EvaluationSettings settings;
@@ -302,6 +293,7 @@ TrainingOutcome Trainer::loop() {
   bool stop = false;
   while (progress_.step < total && !stop) {
     Clock::time_point const begin = Clock::now();
+    double const exposed = exposed_seconds(), hidden = gradients_.hidden_seconds();
     StepResult const result = gradients_.run(*loader_);  // waits for the device
     Clock::time_point const gradients_done = Clock::now();
     norm_ = optimizer_.gradient_norm(space_, result.counted > 0 ? result.counted : 1);
@@ -309,6 +301,7 @@ TrainingOutcome Trainer::loop() {
     learning_rate_ = schedule_.rate(progress_.step);
     optimizer_.step(space_, progress_.step + 1, learning_rate_, result.counted, norm_);
     space_.fence();
+    if (optimizer_.is_shared()) gradients_.gather_parameters();
     progress_.step += 1;
     progress_.bytes_seen += result.bytes;
     progress_.samples_seen += global_.samples;
@@ -321,6 +314,8 @@ TrainingOutcome Trainer::loop() {
     useful_flops_ += flops;
     since_log_.add(seconds_between(begin, end), flops, result.bytes);
     since_log_.optimizer_seconds += seconds_between(gradients_done, end);
+    since_log_.exposed_seconds += exposed_seconds() - exposed;
+    since_log_.hidden_seconds += gradients_.hidden_seconds() - hidden;
     since_log_.steps += 1;
 
     Index const step = progress_.step;
@@ -357,6 +352,9 @@ TrainingOutcome Trainer::loop() {
     }
     folder_->mark_done(summary);
     line_.say(summary);
+    if (ranks_.size() > 1 && total > first_step_)
+      line_.say(communication_text(exposed_seconds(), gradients_.hidden_seconds(),
+                                   static_cast<double>(total - first_step_), ranks_.size()));
   });
   return outcome;
 }
@@ -394,12 +392,7 @@ void Trainer::record(std::string const& split, double loss, Meter const& meter) 
   entry.learning_rate = learning_rate_;
   entry.gradient_norm = norm_;
   entry.bytes_seen = progress_.bytes_seen;
-  entry.bytes_per_second = meter.bytes / meter.seconds;
-  entry.gemm_fraction = meter.flops / meter.seconds / peak_;
-  if (meter.steps > 0) {
-    entry.step_seconds = meter.seconds / meter.steps;
-    entry.optimizer_seconds = meter.optimizer_seconds / meter.steps;
-  }
+  meter.describe(entry, peak_);
   entry.epoch = progress_.next.epoch;
   entry.elapsed = elapsed_before_ + seconds_between(start_, Clock::now());
   entry.peak_memory = core::peak_resident_bytes();
@@ -432,9 +425,11 @@ void Trainer::show_progress(double loss) {
 void Trainer::save(bool needed) {
   kernels::Region const region("checkpoint");
   std::string problem;
-  if (root_) {
+  if (MomentGather const moments(model_.parameters(), optimizer_, ranks_); !root_) {
+    moments.serve();
+  } else {
     try {
-      save_checkpoint(folder_->checkpoint(progress_.step), deck_, model_.parameters(), optimizer_, progress_);
+      save_checkpoint(folder_->checkpoint(progress_.step), deck_, model_.parameters(), moments, progress_);
       folder_->saved(progress_.step, progress_.validation_loss);
     } catch (std::exception const& error) {
       problem = error.what();
@@ -460,6 +455,9 @@ void Trainer::report(core::Profiler const& profiler) const {
   run.peak_memory = core::peak_resident_bytes();
   run.memory = plan_.uses;
   run.over_ranks = spread_over_ranks(profile, ranks_);
+  if (ranks_.size() > 1)
+    run.communication = {spread_over_ranks("exposed", exposed_seconds(), ranks_),
+                         spread_over_ranks("hidden", gradients_.hidden_seconds(), ranks_)};
   on_root(ranks_, [&] {
     std::printf("%s", profile_table(profile, run).c_str());
     std::fflush(stdout);

@@ -40,7 +40,8 @@ io:
   checkpoint_every: 10
 """
 WINDOWS_PER_STEP = 4
-TIMES = ("bytes_per_second", "step_seconds", "optimizer_seconds", "gemm_fraction", "elapsed_seconds", "peak_memory")
+TIMES = ("bytes_per_second", "step_seconds", "optimizer_seconds", "communication_exposed_seconds",
+         "communication_hidden_seconds", "gemm_fraction", "elapsed_seconds", "peak_memory")
 strata, source = (os.path.abspath(path) for path in sys.argv[1:3])
 begin = time.time()
 

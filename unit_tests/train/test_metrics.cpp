@@ -31,9 +31,10 @@ std::vector<nlohmann::json> lines(std::string const& path) {
 TEST(Metrics, EveryKeyIsThereAndLossesKeepTheirBits) {
   double const loss = std::nextafter(1.2345678901234567, 2.0);
   auto const json = nlohmann::json::parse(to_json(record(3, loss)));
-  for (char const* key : {"step", "split", "loss", "bits_per_byte", "learning_rate", "gradient_norm",
-                          "bytes_seen", "bytes_per_second", "step_seconds", "optimizer_seconds",
-                          "gemm_fraction", "epoch", "elapsed_seconds", "peak_memory"})
+  for (char const* key :
+       {"step", "split", "loss", "bits_per_byte", "learning_rate", "gradient_norm", "bytes_seen",
+        "bytes_per_second", "step_seconds", "optimizer_seconds", "communication_exposed_seconds",
+        "communication_hidden_seconds", "gemm_fraction", "epoch", "elapsed_seconds", "peak_memory"})
     EXPECT_TRUE(json.contains(key)) << key;
   EXPECT_EQ(json["loss"].get<double>(), loss);
   EXPECT_DOUBLE_EQ(json["bits_per_byte"].get<double>(), loss / std::log(2.0));

@@ -129,6 +129,29 @@ TEST(Plan, CountsBuffersOfSums) {
   EXPECT_GT(bytes_of(make_plan(long_deck(), ranks, {}), "messages between ranks"), 0);
 }
 
+TEST(Plan, SharesTheMomentsOut) {
+  DataFacts ranks;
+  ranks.ranks = 4;
+  MemoryPlan const whole = make_plan(long_deck(), ranks, {});
+  MemoryPlan const shared = make_plan(long_deck({"train.shard_optimizer=true"}), ranks, {});
+  for (char const* moment : {"optimiser: first moments", "optimiser: second moments"}) {
+    EXPECT_EQ(bytes_of(whole, moment), bytes_of(whole, "parameters"));
+    EXPECT_GE(bytes_of(shared, moment), bytes_of(whole, moment) / 4);
+    EXPECT_LE(bytes_of(shared, moment), bytes_of(whole, moment) / 4 + 2 * 4 * 8192);
+  }
+  EXPECT_EQ(bytes_of(shared, "messages between ranks"), bytes_of(whole, "messages between ranks"));
+  MemoryPlan const small = make_plan(long_deck({"train.bucket_size=4k"}), ranks, {});
+  EXPECT_LT(bytes_of(small, "messages between ranks"), bytes_of(whole, "messages between ranks"));
+  // Alone there is nobody to share with, in a fixed order all ranks still get all sums.
+  EXPECT_EQ(make_plan(long_deck({"train.shard_optimizer=true"}), {}, {}).total(),
+            make_plan(long_deck(), {}, {}).total());
+  MemoryPlan const fixed = make_plan(long_deck({"train.shard_optimizer=true", "train.deterministic=true",
+                                                "train.gradient_accumulate_every=4"}),
+                                     ranks, {});
+  EXPECT_EQ(bytes_of(fixed, "optimiser: first moments"), bytes_of(shared, "optimiser: first moments"));
+  EXPECT_GT(bytes_of(fixed, "messages between ranks"), 0);
+}
+
 TEST(Plan, AutomaticPolicyIsTheFirstThatFits) {
   Deck const deck = long_deck();
   double const keep = total(deck, OuterTapes::keep);

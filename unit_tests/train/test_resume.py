@@ -40,7 +40,8 @@ io:
   log_train_loss_amount: 1000
   checkpoint_every: 7
 """
-TIMES = ("bytes_per_second", "step_seconds", "optimizer_seconds", "gemm_fraction", "elapsed_seconds", "peak_memory")
+TIMES = ("bytes_per_second", "step_seconds", "optimizer_seconds", "communication_exposed_seconds",
+         "communication_hidden_seconds", "gemm_fraction", "elapsed_seconds", "peak_memory")
 program = sys.argv[2:] + [sys.argv[1]]
 
 
@@ -94,6 +95,27 @@ def disturb(place, moments):
     return count
 
 
+def catches(pid, which):
+    """Whether the process has a handler for the signal by now."""
+    with open(f"/proc/{pid}/status") as lines:
+        mask = next(int(line.split()[1], 16) for line in lines if line.startswith("SigCgt:"))
+    return mask >> (which - 1) & 1 == 1
+
+
+def stop_at_once(place):
+    """A signal that comes before the run has made its first step; the program has not even read its deck."""
+    process = start(place)
+    deadline = time.time() + 60
+    while not catches(process.pid, signal.SIGUSR1):
+        check(process.poll() is None and time.time() < deadline, "the program does not catch SIGUSR1")
+    check(not os.path.exists(os.path.join(place, "run")), "SIGUSR1 is caught only when the run has begun")
+    process.send_signal(signal.SIGUSR1)
+    errors = process.communicate()[1].decode()
+    check(process.returncode == 75, f"status {process.returncode} after an early SIGUSR1: {errors}")
+    with open(os.path.join(place, "run", "metrics.jsonl")) as lines:
+        check(len(lines.readlines()) == 1, "an early SIGUSR1 stops after the first step")
+
+
 with tempfile.TemporaryDirectory() as folder:
     text = os.path.join(folder, "text")
     generator = random.Random(1)
@@ -101,6 +123,7 @@ with tempfile.TemporaryDirectory() as folder:
         out.write(" ".join(generator.choice(["slate", "gneiss", "marl", "tuff", "loess"]) for _ in range(8000)))
     subprocess.run([sys.argv[1], "pack", "--output", os.path.join(folder, "data.h5"), "--train", text, "--validation", text],
                    check=True, stdout=subprocess.DEVNULL)
+    stop_at_once(os.path.join(folder, "early"))
     whole, killed, stopped = (os.path.join(folder, name) for name in ("whole", "killed", "stopped"))
     begin = time.time()
     process = start(whole)

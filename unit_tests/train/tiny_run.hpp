@@ -104,8 +104,9 @@ inline std::vector<nlohmann::json> metrics(train::Deck const& deck) {
   std::ifstream in(deck.run_folder() / "metrics.jsonl");
   for (std::string line; std::getline(in, line);) {
     auto record = nlohmann::json::parse(line);
-    for (char const* key : {"bytes_per_second", "step_seconds", "optimizer_seconds", "gemm_fraction",
-                            "elapsed_seconds", "peak_memory"})
+    for (char const* key :
+         {"bytes_per_second", "step_seconds", "optimizer_seconds", "communication_exposed_seconds",
+          "communication_hidden_seconds", "gemm_fraction", "elapsed_seconds", "peak_memory"})
       record.erase(key);
     result.push_back(record);
   }
