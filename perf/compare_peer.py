@@ -13,6 +13,7 @@ import datetime
 import json
 import os
 import resource
+import signal
 import sys
 import time
 
@@ -20,7 +21,7 @@ from context_sweep import Failure, size
 from peer import cases, report, sides
 
 HOME = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-LENGTHS = "1ki,4ki,16ki,16ki:8,64ki:8"
+LENGTHS = "1ki,4ki,16ki,16ki:8"
 SOURCES = [os.path.join(HOME, folder) for folder in ("kernels", "src")]
 
 
@@ -184,7 +185,7 @@ def main():
     options = arguments()
     options.strata = os.path.abspath(options.strata)
     planned = [cases.Case(model, length, chunks, options.width, options.layers)
-               for model in options.models for length, chunks in options.lengths]
+               for length, chunks in options.lengths for model in options.models]
     os.makedirs(options.folder, exist_ok=True)
     run = sides.Runner(options.threads, options.limit, options.memory or int(0.9 * free_memory()))
     environment = os.path.join(os.path.abspath(options.folder), "venv")
@@ -193,7 +194,16 @@ def main():
     files = prepare(options, run, python, planned)
 
     clock, begin = Clock(), time.monotonic()
-    records = [measure(options, run, python, case, files[case]) for case in planned]
+    records = []
+    for case in planned:
+        records.append(measure(options, run, python, case, files[case]))
+        text = keep(options, run, versions, clock, begin, records)
+    print("\n" + text)
+
+
+def keep(options, run, versions, clock, begin, records):
+    """Writes what has been measured so far; the table."""
+    records = sorted(records, key=lambda record: options.models.index(record["model"]))
     origins = [ours["provenance"] for record in records for ours, _ in record["repetitions"] if "provenance" in ours]
     if not origins:
         raise Failure("strata ended no run: " + report.why(records[0]["repetitions"], 0))
@@ -206,10 +216,11 @@ def main():
     text = report.table(records) + "\n" + report.origin(place)
     with open(os.path.join(options.folder, "results.md"), "w", encoding="utf-8") as file:
         file.write(text)
-    print("\n" + text)
+    return text
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # ends the program that runs, too
     try:
         main()
     except (Failure, OSError) as error:

@@ -10,7 +10,7 @@ MODELS = ("T+T", "T+T+T", "Mamba-1+T")
 PATCH = 8  # bytes of an inner patch
 HEAD = 32  # width of an attention head
 STATE = 16  # of Mamba-1
-MEASURED_BYTES = 64 * 1024  # that a repetition's measured steps read, within the bounds below
+MEASURED_BYTES = 32 * 1024  # that a repetition's measured steps read, within the bounds below
 MOST_STEPS = 16
 
 
