@@ -192,14 +192,15 @@ class Convert(unittest.TestCase):
             self.assertLess(abs(self.bits_per_byte(name + ".h5", ids) * math.log(2) - loss), 1e-5)
 
     def test_greedy_bytes_are_the_packages(self):
-        """The most likely byte of the package's logits follows each beginning of its inputs."""
+        """The most likely byte of the package's logits follows each beginning of its inputs; and its loss is eval's."""
         for name in ["mblm_tt", "mblm_m2t", "mblm_m1t", "megabyte_tt"]:
-            arrays, model, ids, _ = golden(name)
+            arrays, model, ids, loss = golden(name)
             with h5py.File(os.path.join(GOLDEN, name + ".h5")) as file:
                 logits = file["outputs/logits"][()]
             save_safetensors("m.safetensors", arrays)
             write("model.yaml", model)
             self.strata("convert", "--from", "m.safetensors", "--deck", "model.yaml", "--output", name + ".h5", "--quiet")
+            self.assertLess(abs(self.bits_per_byte(name + ".h5", ids) * math.log(2) - loss), 1e-5)
             for row in range(len(ids)):
                 for length in (1, 7, ids.shape[1] - 1):
                     write("prompt", bytes(ids[row, :length].tolist()))
