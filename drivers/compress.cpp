@@ -133,7 +133,7 @@ void compress(Arguments const& a) {
   Communicator const ranks;
   std::string const content = read_input(a.input, ranks);
   auto const size = static_cast<Index>(content.size());
-  strata::train::LoadedModel const model = strata::train::load_model(a.checkpoint);
+  strata::train::LoadedModel const model = strata::train::load_model(a.checkpoint, ranks);
   Output output(a, a.input + ".strata", ranks);
   Meter meter("compressed", size, a.quiet || !ranks.is_root());
   strata::generate::CodingSettings const settings{a.window > 0 ? a.window : model.deck.input_seq_len,
@@ -162,7 +162,7 @@ void decompress(Arguments const& a) {
   std::string const default_path = without_suffix(a);
   std::string const coded = read_input(a.input, ranks);
   auto const file = strata::generate::parse_compressed(bytes_of(coded), a.input);
-  strata::train::LoadedModel const model = strata::train::load_model(a.checkpoint);
+  strata::train::LoadedModel const model = strata::train::load_model(a.checkpoint, ranks);
   Output output(a, default_path, ranks);
   Meter meter("decompressed", file.length, a.quiet || !ranks.is_root());
   auto const content =

@@ -21,6 +21,7 @@
 #include "parallel/communicator.hpp"
 #include "train/checkpoint.hpp"
 #include "train/evaluation.hpp"
+#include "train/machine.hpp"
 #include "train/profile.hpp"
 #include "train/progress_line.hpp"
 
@@ -73,6 +74,12 @@ nlohmann::ordered_json to_json(Evaluation const& result) {
   return json;
 }
 
+/// Who made the result, and the limits of the machine it stands against.
+void add_origin(nlohmann::ordered_json& json, strata::train::Machine const& limits) {
+  json["made_by"] = strata::train::origin_json();
+  json["limits"] = strata::train::limits_json(limits);
+}
+
 nlohmann::ordered_json score_entry(LossOf const& loss) {
   nlohmann::ordered_json entry;
   put(entry, loss);
@@ -81,7 +88,7 @@ nlohmann::ordered_json score_entry(LossOf const& loss) {
 }
 
 void print_scores(Arguments const& arguments, strata::train::LoadedModel const& model, Index window,
-                  std::vector<LossOf> const& scores, double seconds) {
+                  strata::train::Machine const& limits, std::vector<LossOf> const& scores, double seconds) {
   LossOf total;
   for (LossOf const& loss : scores) {
     total.bytes += loss.bytes;
@@ -92,6 +99,7 @@ void print_scores(Arguments const& arguments, strata::train::LoadedModel const& 
     json["checkpoint"] = model.path;
     json["step"] = model.step;
     json["window"] = window;
+    add_origin(json, limits);
     json["files"] = nlohmann::ordered_json::array();
     for (std::size_t i = 0; i < scores.size(); ++i) {
       nlohmann::ordered_json entry{{"file", arguments.files[i]}};
@@ -127,8 +135,11 @@ void score(Arguments const& arguments) {
   spans.reserve(texts.size());
   for (std::string const& text : texts)
     spans.emplace_back(reinterpret_cast<std::uint8_t const*>(text.data()), text.size());
-  strata::train::LoadedModel const model = strata::train::load_model(arguments.checkpoint);
+  strata::train::LoadedModel const model = strata::train::load_model(arguments.checkpoint, ranks);
   Index const window = arguments.window > 0 ? arguments.window : model.deck.input_seq_len;
+
+  strata::train::Machine limits;
+  if (arguments.json) limits = strata::train::measure_machine(ranks);
 
   strata::train::ProgressLine line(arguments.json || !ranks.is_root());
   auto const begin = std::chrono::steady_clock::now();
@@ -154,7 +165,7 @@ void score(Arguments const& arguments) {
   if (!ranks.is_root()) return;
   std::vector<LossOf> losses;
   for (strata::generate::Score const& of_file : *scores) losses.push_back({of_file.nats, of_file.bytes});
-  print_scores(arguments, model, window, losses, seconds());
+  print_scores(arguments, model, window, limits, losses, seconds());
 }
 
 /// What the profile of an evaluation tells besides the times. Collective.
@@ -179,7 +190,7 @@ void evaluate(Arguments const& arguments) {
     throw strata::core::InputError("name what to evaluate on: --data DATASET, or --score FILE...");
   if (!arguments.files.empty()) return score(arguments);
   strata::parallel::Communicator const ranks;
-  strata::train::LoadedModel const model = strata::train::load_model(arguments.checkpoint);
+  strata::train::LoadedModel const model = strata::train::load_model(arguments.checkpoint, ranks);
   strata::io::DatasetFile const file(arguments.data);
   strata::train::TrainConfig const& train = model.deck.train;
   EvaluationSettings settings;
@@ -196,7 +207,7 @@ void evaluate(Arguments const& arguments) {
                                    " is larger than the window of " + std::to_string(settings.window) +
                                    " bytes, which would leave bytes out");
   strata::train::ProfiledRun profiled;
-  if (arguments.profile) profiled.limits = strata::train::measure_machine();
+  if (arguments.profile || arguments.json) profiled.limits = strata::train::measure_machine(ranks);
   strata::train::Evaluator evaluator(*model.hierarchy, file, ranks, settings);
   std::optional<strata::core::Profiler> profiler;
   if (arguments.profile) profiler.emplace();
@@ -217,6 +228,7 @@ void evaluate(Arguments const& arguments) {
     json["window"] = settings.window;
     json["stride"] = settings.stride > 0 ? settings.stride : settings.window;
     json["strided"] = settings.strided;
+    add_origin(json, profiled.limits);
     json.update(to_json(result));
     if (profiler)
       json["profile"] = nlohmann::ordered_json::parse(strata::train::profile_json(profile, profiled));

@@ -160,7 +160,7 @@ void generate(Arguments const& a) {
   std::vector<std::string> const prompts = read_prompts(a, ranks);
   // Whether the state can be written is known now, not after an hour.
   if (!a.save_state.empty()) on_root(ranks, [&] { strata::io::AtomicFile const trial(a.save_state); });
-  strata::train::LoadedModel const model = strata::train::load_model(a.checkpoint);
+  strata::train::LoadedModel const model = strata::train::load_model(a.checkpoint, ranks);
   std::string digest;
   if (!a.save_state.empty() || !a.load_state.empty())
     digest = strata::generate::model_digest(*model.hierarchy);

@@ -3,8 +3,10 @@
 
 #include <algorithm>
 #include <chrono>
+#include <filesystem>
 
 #include "kernels/linear.hpp"
+#include "parallel/communicator.hpp"
 #include "train/machine.hpp"
 
 namespace strata::perf {
@@ -64,8 +66,10 @@ double gemm_peak() {
 }
 
 Limits measure_limits() {
-  train::Machine const machine = train::measure_machine();
-  return {std::max(machine.gemm_flops, gemm_peak<float>()), gemm_peak<double>(), machine.bandwidth};
+  parallel::Communicator const ranks;
+  train::Machine machine = train::measure_machine(ranks);
+  train::measure_files(machine, std::filesystem::temp_directory_path(), ranks);
+  return {std::max(machine.gemm_flops, gemm_peak<float>()), gemm_peak<double>(), machine.bandwidth, machine};
 }
 
 }  // namespace

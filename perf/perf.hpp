@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "kernels/common/types.hpp"
+#include "train/machine.hpp"
 
 namespace strata::perf {
 
@@ -28,7 +29,9 @@ struct Limits {
   double gemm_float = 0;   ///< floating-point operations per second of a large matrix product
   double gemm_double = 0;  ///< the same in double
   double bandwidth = 0;    ///< bytes per second of a triad
+  train::Machine machine;  ///< MPI and HDF5, the latter in a folder below TMPDIR
 };
+/// Measured at the first call, which all ranks make.
 Limits const& limits();
 
 template <class T>

@@ -37,6 +37,14 @@ void add_context(Limits const& limit, core::Provenance const& who, std::string c
   add_text("gemm_float_gflops", giga(limit.gemm_float));
   add_text("gemm_double_gflops", giga(limit.gemm_double));
   add_text("triad_gbytes_per_s", giga(limit.bandwidth));
+  if (limit.machine.mpi_bandwidth > 0) {
+    add_text("mpi_latency_us", std::to_string(1e6 * limit.machine.mpi_latency));
+    add_text("mpi_gbytes_per_s", giga(limit.machine.mpi_bandwidth));
+  }
+  if (limit.machine.hdf5_write > 0) {
+    add_text("hdf5_write_gbytes_per_s", giga(limit.machine.hdf5_write));
+    add_text("hdf5_read_gbytes_per_s", giga(limit.machine.hdf5_read));
+  }
 }
 
 /// Ranks must not write to one file, and only rank 0 may speak of unknown arguments.

@@ -13,7 +13,8 @@ import sys
 STANDARD = {"family_index", "per_family_instance_index", "repetitions", "repetition_index", "threads", "iterations",
             "real_time", "cpu_time"}
 CONTEXT = ("host", "date", "commit", "backend", "threads", "ranks", "kokkos_version", "blas", "gemm_float_gflops",
-           "gemm_double_gflops", "triad_gbytes_per_s", "command")
+           "gemm_double_gflops", "triad_gbytes_per_s", "mpi_latency_us", "mpi_gbytes_per_s",
+           "hdf5_write_gbytes_per_s", "hdf5_read_gbytes_per_s", "command")
 
 
 def load(path):

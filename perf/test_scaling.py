@@ -411,6 +411,10 @@ def test_real(strata, folder):
     for row in rows:
         check(row["provenance"]["ranks"] == (1 if row["sweep"] == "alone" else row["ranks"]) and row["provenance"]["commit"],
               f"origin of {row}")
+        limits = row["provenance"]["limits"]
+        check(limits["gemm_flops_per_second"] > 0 and limits["gemm_double_flops_per_second"] > 0
+              and limits["memory_bytes_per_second"] > 0 and limits["hdf5_read_bytes_per_second"] > 0
+              and ("mpi_latency_seconds" in limits) == (row["provenance"]["ranks"] > 1), f"limits of {row}")
         check(0 < row["optimizer_seconds"] < row["step_seconds"] and row["gemm_flops"] > 1e8, f"times of {row}")
         check(-1 < row["beside"] < os.cpu_count() + 1, f"work of others beside {row}")
         check(1e6 < row["peak_memory"] and 1e6 < row["predicted_peak"], f"memory of {row}")

@@ -128,12 +128,33 @@ def cells(row):
     return known + [f"{row['status']}: {text}" if row["status"] == "failed" else text] + [""] * (len(COLUMNS) - PLANNED - 1)
 
 
+# Limits of the machine that a run stores in its provenance.json: title, key, digits behind the point, scale.
+LIMITS = (("GEMM float, GFLOP/s", "gemm_flops_per_second", 1, 1e-9), ("double", "gemm_double_flops_per_second", 1, 1e-9),
+          ("triad, GB/s", "memory_bytes_per_second", 1, 1e-9), ("message, us", "mpi_latency_seconds", 2, 1e6),
+          ("GB/s", "mpi_bytes_per_second", 2, 1e-9), ("HDF5 write, GB/s", "hdf5_write_bytes_per_second", 2, 1e-9),
+          ("read", "hdf5_read_bytes_per_second", 2, 1e-9))
+
+
+def limits_text(rows):
+    """Where each row was measured, and against which limits of rank 0; empty where none were stored."""
+    lines = []
+    for row in rows:
+        origin = row.get("provenance", {})
+        limits = origin.get("limits")
+        if limits:
+            lines.append([row["sweep"], f"{row['ranks']} x {row['threads']}", origin["host"], origin["commit"], origin["backend"],
+                          *(f"{scale * limits[key]:.{digits}f}" if key in limits else "-" for _, key, digits, scale in LIMITS)])
+    heads = ["sweep", "ranks x threads", "host", "commit", "backend", *(title for title, *_ in LIMITS)]
+    return "\n\nLimits of the machine in the same processes:\n\n" + markdown(heads, lines) if lines else ""
+
+
 def table(options):
     """`perf/scaling table`: table.jsonl and table.md in the folder, the latter printed too."""
     rows = collect(options.results, options.fastest)
     text = markdown([name for name, _ in COLUMNS], [cells(row) for row in rows])
     if any(row.get("oversubscribed") for row in rows):
         text += "\n\n\\* more threads than cores"
+    text += limits_text(rows)
     with open(os.path.join(options.results, "table.jsonl"), "w", encoding="utf-8") as file:
         file.writelines(json.dumps(row) + "\n" for row in rows)
     with open(os.path.join(options.results, "table.md"), "w", encoding="utf-8") as file:

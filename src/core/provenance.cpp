@@ -49,6 +49,7 @@ Provenance provenance() {
   result.blas = blas_description();
   result.host = host_name();
   result.time = utc_time();
+  result.command = command_line();
   result.ranks = number_of_ranks();
   result.threads = static_cast<int>(Kokkos::DefaultHostExecutionSpace().concurrency());
   return result;

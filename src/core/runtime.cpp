@@ -11,7 +11,9 @@
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <fstream>
 #include <iostream>
+#include <iterator>
 #include <new>
 #include <optional>
 #include <string_view>
@@ -172,6 +174,17 @@ void catch_stop_signals() {
 
 bool stop_requested() { return stop_flag != 0; }
 
+std::string const& command_line() {
+  static std::string const command = [] {
+    std::ifstream file("/proc/self/cmdline", std::ios::binary);
+    std::string text{std::istreambuf_iterator<char>(file), {}};
+    if (!text.empty() && text.back() == '\0') text.pop_back();
+    std::replace(text.begin(), text.end(), '\0', ' ');
+    return text;
+  }();
+  return command;
+}
+
 int number_of_ranks() {
   int initialised = 0;
   MPI_Initialized(&initialised);
@@ -179,6 +192,8 @@ int number_of_ranks() {
   if (initialised != 0) MPI_Comm_size(MPI_COMM_WORLD, &size);
   return size;
 }
+
+void reset_peak_resident() { std::ofstream("/proc/self/clear_refs") << "5"; }
 
 double peak_resident_bytes() {
   struct rusage usage = {};

@@ -21,16 +21,23 @@ void catch_stop_signals();
 /// True once one of them has arrived on this rank; the ranks still have to agree.
 bool stop_requested();
 
+/// The program with its arguments, as it was called.
+std::string const& command_line();
+
 /// Ranks of MPI_COMM_WORLD; 1 without MPI.
 int number_of_ranks();
+
+/// Forgets the peak so far, where the system allows it.
+void reset_peak_resident();
 
 /// Peak resident memory of this process in bytes.
 double peak_resident_bytes();
 
-/// Who made a result. `backend` is the Kokkos space and its concurrency, `blas` what the library says of
-/// itself or "unknown", `time` is UTC in ISO 8601, `threads` counts the host threads of this rank.
+/// Who made a result. `command` is command_line(). `backend` is the Kokkos space and its concurrency, `blas`
+/// what the library says of itself or "unknown", `time` is UTC in ISO 8601, `threads` counts the host threads
+/// of this rank.
 struct Provenance {
-  std::string version, commit, kokkos_version, backend, blas, host, time;
+  std::string version, commit, kokkos_version, backend, blas, host, time, command;
   int ranks = 1, threads = 1;
 };
 Provenance provenance();

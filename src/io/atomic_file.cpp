@@ -56,7 +56,7 @@ void remove_stale(std::string const& path, std::string const& host) {
   }
 }
 
-void sync(std::string const& path, int flags) {
+void sync_path(std::string const& path, int flags) {
   int const descriptor = ::open(path.c_str(), flags | O_CLOEXEC);
   if (descriptor < 0) throw core::InputError(describe_errno("sync", path, errno));
   int const status = fsync(descriptor);
@@ -104,8 +104,23 @@ AtomicFile::~AtomicFile() {
   if (!committed_) ::unlink(partial_.c_str());
 }
 
+void AtomicFile::reserve() const {
+  int const descriptor = ::open(partial_.c_str(), O_WRONLY | O_CLOEXEC);
+  if (descriptor < 0) throw core::InputError(describe_errno("write", path_, errno));
+  struct stat status {};
+  int error = fstat(descriptor, &status) != 0 ? errno : 0;
+  while (error == 0 && fallocate(descriptor, 0, 0, status.st_size) != 0) {
+    if (errno != EINTR) error = errno;
+  }
+  ::close(descriptor);
+  if (error == ENOSPC || error == EDQUOT || error == EFBIG || error == EIO)
+    throw core::InputError(describe_errno("write", path_, error));
+}
+
+void AtomicFile::sync() const { sync_path(partial_, O_RDONLY); }
+
 void AtomicFile::commit() {
-  sync(partial_, O_RDONLY);
+  sync();
   if (overwrite_) {
     if (std::rename(partial_.c_str(), path_.c_str()) != 0)
       throw core::InputError(describe_errno("write", path_, errno));
@@ -120,7 +135,13 @@ void AtomicFile::commit() {
     }
   }
   committed_ = true;
-  sync(folder_of(path_), O_RDONLY | O_DIRECTORY);
+  sync_path(folder_of(path_), O_RDONLY | O_DIRECTORY);
+}
+
+void require_writable(std::string const& path) {
+  int const descriptor = ::open(path.c_str(), O_RDWR | O_CLOEXEC);
+  if (descriptor < 0) throw core::InputError(describe_errno("write", path, errno));
+  ::close(descriptor);
 }
 
 void write_text_file(std::string const& path, std::string const& text) {

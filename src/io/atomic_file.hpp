@@ -21,6 +21,11 @@ class AtomicFile {
 
   std::string const& path() const { return path_; }
   std::string const& partial() const { return partial_; }
+  /// Asks for the disk space of the partial file's whole length now, where the file system can say so,
+  /// because a full disk is harder to tell once several ranks write. Throws core::InputError.
+  void reserve() const;
+  /// Waits until the partial file is on the disk.
+  void sync() const;
   /// Syncs the file, renames it and syncs the folder.
   void commit();
 
@@ -29,6 +34,9 @@ class AtomicFile {
   bool overwrite_;
   bool committed_ = false;
 };
+
+/// Throws core::InputError when this process cannot write to the existing file.
+void require_writable(std::string const& path);
 
 /// Writes a text file atomically.
 void write_text_file(std::string const& path, std::string const& text);

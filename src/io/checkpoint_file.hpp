@@ -12,33 +12,50 @@
 
 #include "io/atomic_file.hpp"
 #include "io/hdf5.hpp"
+#include "parallel/block.hpp"
 
 namespace strata::io {
 
 inline constexpr std::int64_t checkpoint_version = 1;
 
 /// Elements [first, first + count), row-major, of an array that lies elsewhere, such as on a device: fills
-/// them in, or takes them. Arrays pass in such pieces of about 16 MiB, and nothing else is held of them.
+/// them in, or takes them. Arrays pass in such pieces of at most 16 MiB, and nothing else is held of them.
 using FillPiece = std::function<void(Index first, std::span<float> out)>;
 using TakePiece = std::function<void(Index first, std::span<float const> in)>;
 
+/// Which elements of an array, row-major, a rank has; those of all ranks together are the array, each once.
+using Ranges = std::vector<parallel::Block>;
+
 /// Writes <path> beside itself; close() moves it into place. Groups are paths such as "parameters" or
 /// "optimizer/first_moment"; names may contain dots but no slash.
+///
+/// With several ranks all make the same calls. Rank 0 writes texts, numbers and arrays that are given by a
+/// pointer; the others are written by all ranks at once through MPI-IO in close(), each its own elements, so
+/// whatever `fill` needs must live until then. The file is that of a single rank, byte for byte. Errors are
+/// thrown by close(), on all ranks alike; with one rank, by the call that meets them.
 class CheckpointWriter {
  public:
+  /// One process alone.
   explicit CheckpointWriter(std::string const& path);
+  /// Collective. `ranks` must outlive the writer.
+  CheckpointWriter(std::string const& path, parallel::Communicator const& ranks);
   ~CheckpointWriter();
 
   void array(std::string const& group, std::string const& name, Shape const& shape, float const* data);
   void array(std::string const& group, std::string const& name, Shape const& shape, double const* data);
   void array(std::string const& group, std::string const& name, Shape const& shape, std::int64_t const* data);
+  /// Every rank has all elements.
   void array(std::string const& group, std::string const& name, Shape const& shape, FillPiece const& fill);
+  /// This rank has `mine`, in ascending order. `fill` is asked for nothing else.
+  void array(std::string const& group, std::string const& name, Shape const& shape, FillPiece const& fill,
+             Ranges const& mine);
   /// A long text, for example the deck: a dataset /<name>.
   void text(std::string const& name, std::string const& value);
   /// Short texts and numbers: attributes of /<group>; group "/" is the root.
   void text(std::string const& group, std::string const& key, std::string const& value);
   void number(std::string const& group, std::string const& key, std::int64_t value);
   void number(std::string const& group, std::string const& key, double value);
+  /// Collective.
   void close();
 
  private:
@@ -51,6 +68,10 @@ class CheckpointReader {
   /// Checks format, version and the checksum of the whole file (io/seal.hpp), if it has one. Throws
   /// core::InputError for anything but a readable checkpoint.
   explicit CheckpointReader(std::string const& path);
+  /// Collective, with the same errors on all ranks: each reads its part of the file to check it, and of the
+  /// arrays that go through TakePiece, and all get the whole. The other functions read on each rank for
+  /// itself. `ranks` must outlive the reader.
+  CheckpointReader(std::string const& path, parallel::Communicator const& ranks);
   ~CheckpointReader();
 
   std::string const& path() const;
@@ -67,6 +88,7 @@ class CheckpointReader {
   void array(std::string const& group, std::string const& name, Shape const& shape, float* data) const;
   void array(std::string const& group, std::string const& name, Shape const& shape, double* data) const;
   void array(std::string const& group, std::string const& name, Shape const& shape, std::int64_t* data) const;
+  /// Collective in a collective reader.
   void array(std::string const& group, std::string const& name, Shape const& shape,
              TakePiece const& take) const;
 

@@ -126,4 +126,23 @@ std::uint32_t crc32(std::span<std::uint8_t const> data, std::uint32_t crc) {
   return ~crc;
 }
 
+std::uint32_t crc32_joined(std::uint32_t first, std::uint32_t second, std::uint64_t second_length) {
+  // Appending n zero bytes multiplies the polynomial of the first piece by x^(8 n); the start and end values
+  // of the two checksums cancel. Coefficients run from the highest bit down: 1 is 0x80000000.
+  auto const product = [](std::uint32_t a, std::uint32_t b) {
+    std::uint32_t result = 0;
+    for (std::uint32_t bit = 0x80000000U; bit != 0; bit >>= 1) {
+      if ((a & bit) != 0) result ^= b;
+      b = (b & 1U) != 0 ? (b >> 1) ^ 0xEDB88320U : b >> 1;
+    }
+    return result;
+  };
+  std::uint32_t power = 0x00800000U;  // x^8
+  for (std::uint64_t n = second_length; n != 0; n >>= 1) {
+    if ((n & 1U) != 0) first = product(first, power);
+    power = product(power, power);
+  }
+  return first ^ second;
+}
+
 }  // namespace strata::io

@@ -31,4 +31,7 @@ class Sha256 {
 /// zlib.crc32(data, crc).
 std::uint32_t crc32(std::span<std::uint8_t const> data, std::uint32_t crc = 0);
 
+/// CRC-32 of two pieces one after the other, from those of each and the length of the second in bytes.
+std::uint32_t crc32_joined(std::uint32_t first, std::uint32_t second, std::uint64_t second_length);
+
 }  // namespace strata::io

@@ -13,6 +13,7 @@
 #include "core/error.hpp"
 #include "io/atomic_file.hpp"
 #include "io/hdf5_detail.hpp"
+#include "parallel/communicator.hpp"
 
 namespace strata::io {
 
@@ -67,8 +68,8 @@ herr_t append_name(hid_t /*group*/, char const* name, H5L_info_t const* /*info*/
 
 }  // namespace
 
-File::File(Handle id, std::string path, bool writing)
-    : id_(std::move(id)), path_(std::move(path)), writing_(writing) {}
+File::File(Handle id, std::string path, bool writing, bool shared)
+    : id_(std::move(id)), path_(std::move(path)), writing_(writing), shared_(shared) {}
 
 File File::create(std::string const& path) {
   Lock const lock;
@@ -99,8 +100,29 @@ File File::open(std::string const& path) {
   return {Handle(id, close_with<H5Fclose>), path, false};
 }
 
+File File::reopen(std::string const& path) {
+  Lock const lock;
+  Handle const access = access_properties(true);
+  hid_t const id = H5Fopen(path.c_str(), H5F_ACC_RDWR, access.get());
+  if (id < 0) detail::fail(path, "open the file again");
+  return {Handle(id, close_with<H5Fclose>), path, true};
+}
+
+File File::open_shared(std::string const& path, parallel::Communicator const& ranks) {
+  Lock const lock;
+  Handle const access = access_properties(true);
+  H5Pset_fapl_mpio(access.get(), ranks.get(), MPI_INFO_NULL);
+  // One rank reads where things are and tells the others.
+  H5Pset_all_coll_metadata_ops(access.get(), true);
+  H5Pset_coll_metadata_write(access.get(), true);
+  hid_t const id = H5Fopen(path.c_str(), H5F_ACC_RDWR, access.get());
+  if (id < 0) detail::fail(path, "open the file on all ranks");
+  return {Handle(id, close_with<H5Fclose>), path, true, true};
+}
+
 File::~File() {
-  if (!id_ || !writing_) return;
+  // A shared one holds no changes to its structure, so nothing waits in buffers.
+  if (!id_ || !writing_ || shared_) return;
   // HDF5 insists on writing its buffers at close, also after the disk refused them, and complains at exit if
   // it cannot. Let it write into memory instead.
   Lock const lock;
@@ -217,7 +239,12 @@ Dataset File::create_dataset(std::string const& object, ElementType type, Shape 
   } else {
     std::vector<hsize_t> extents(shape.begin(), shape.end());
     space = space_handle(H5Screate_simple(static_cast<int>(extents.size()), extents.data(), nullptr));
-    if (element_count(shape) > 0) {
+    if (layout.contiguous) {
+      H5Pset_alloc_time(creation.get(), H5D_ALLOC_TIME_EARLY);
+      H5Pset_fill_time(creation.get(), H5D_FILL_TIME_NEVER);
+      check_size_limit(id_.get(), path_,
+                       static_cast<double>(element_count(shape)) * static_cast<double>(size));
+    } else if (element_count(shape) > 0) {
       chunk = extents;
       auto budget = static_cast<hsize_t>(array_chunk_bytes / size);
       for (std::size_t d = chunk.size(); d-- > 0;) {

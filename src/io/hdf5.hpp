@@ -13,6 +13,10 @@
 #include <string>
 #include <vector>
 
+namespace strata::parallel {
+class Communicator;
+}
+
 namespace strata::io {
 
 using Index = std::int64_t;
@@ -66,10 +70,13 @@ template <class T>
 ElementType element_type();
 
 /// How a new dataset is laid out. Everything is chunked with a Fletcher-32 checksum per chunk, except empty
-/// arrays.
+/// arrays and contiguous ones.
 struct Layout {
   bool extendible = false;  ///< 1-D only: starts empty and grows by append
   int compression = 0;      ///< gzip level 0 (none) .. 9
+  /// In one piece whose place is fixed at creation, as ranks that write together need it. Nothing is stored
+  /// before it is written, and there is no checksum: the caller keeps one.
+  bool contiguous = false;
 };
 
 /// One open dataset of a file; must not outlive its File.
@@ -83,17 +90,21 @@ class Dataset {
   /// itself, or one whose values T holds exactly: float32 for double, a narrower integer for a wider one.
   template <class T>
   void read(std::span<T> out) const;
-  /// Reads elements [first, first + out.size()), row-major, of an array or list. Of an array they must be one
-  /// of its pieces.
+  /// Reads elements [first, first + out.size()), row-major, of an array or list.
   template <class T>
   void read(Index first, std::span<T> out) const;
   /// Writes all elements, row-major, and flushes.
   template <class T>
   void write(std::span<T const> in);
-  /// Writes elements [first, first + in.size()) alike. They may wait in a buffer until flush(). Pieces
-  /// written one after the other make the same file as the whole at once.
+  /// Writes elements [first, first + in.size()), of an array one of its pieces. They may wait in a buffer
+  /// until flush(). Pieces written one after the other make the same file as the whole at once.
   template <class T>
   void write(Index first, std::span<T const> in);
+  /// Collective, in a file of File::open_shared: each rank writes its elements [first, first + in.size()) of
+  /// a contiguous array, or none. Returns this rank's error in words, empty without one, because the ranks
+  /// have to learn of it together.
+  template <class T>
+  std::string write_shared(Index first, std::span<T const> in);
   /// Borders 0 = b0 < b1 < ... = size() of pieces of whole chunks and about `bytes` bytes, in which an array
   /// of any size can be read or written without a second copy of it; only 0 for an empty one.
   std::vector<Index> pieces(Index bytes) const;
@@ -122,6 +133,10 @@ class File {
   static File create(std::string const& path);
   /// Opens for reading, without taking file locks.
   static File open(std::string const& path);
+  /// Opens what create() wrote and close() closed, to write more.
+  static File reopen(std::string const& path);
+  /// The same on all ranks at once through MPI-IO, for Dataset::write_shared. All ranks make the same calls.
+  static File open_shared(std::string const& path, parallel::Communicator const& ranks);
   File(File&&) noexcept = default;
   File& operator=(File&&) noexcept = default;
   /// A file created and not closed is abandoned: what HDF5 still buffers goes nowhere.
@@ -147,7 +162,7 @@ class File {
   void write_text(std::string const& object, std::string const& text);
   std::string read_text(std::string const& object) const;
 
-  /// Attributes of a group or dataset ("/" is the root).
+  /// Attributes of a group or dataset ("/" is the root). Setting one again replaces a value of the same type.
   std::vector<std::string> attributes(std::string const& object) const;
   bool has_attribute(std::string const& object, std::string const& name) const;
   void set_attribute(std::string const& object, std::string const& name, std::string const& value);
@@ -162,7 +177,7 @@ class File {
   void close();
 
  private:
-  File(Handle id, std::string path, bool writing);
+  File(Handle id, std::string path, bool writing, bool shared = false);
   [[noreturn]] void fail(std::string const& what) const;
   Handle open_object(std::string const& object) const;
   Handle open_attribute(std::string const& object, std::string const& name, ElementType& type) const;
@@ -170,6 +185,7 @@ class File {
   Handle id_;
   std::string path_;
   bool writing_ = false;
+  bool shared_ = false;  // through MPI-IO
 };
 
 }  // namespace strata::io

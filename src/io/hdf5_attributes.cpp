@@ -19,8 +19,9 @@ herr_t append_attribute(hid_t /*object*/, char const* name, H5A_info_t const* /*
 
 bool write_scalar(hid_t object, char const* name, hid_t type, void const* value) {
   Handle const space = space_handle(H5Screate(H5S_SCALAR));
-  Handle const attribute =
-      attribute_handle(H5Acreate2(object, name, type, space.get(), H5P_DEFAULT, H5P_DEFAULT));
+  Handle const attribute = attribute_handle(
+      H5Aexists(object, name) > 0 ? H5Aopen(object, name, H5P_DEFAULT)
+                                  : H5Acreate2(object, name, type, space.get(), H5P_DEFAULT, H5P_DEFAULT));
   return attribute && H5Awrite(attribute.get(), type, value) >= 0;
 }
 

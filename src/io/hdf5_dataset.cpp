@@ -50,8 +50,11 @@ Shape chunk_of(hid_t dataset, std::size_t rank) {
   return chunk;
 }
 
-/// Bytes of the whole chunks that hold an array of this shape, before compression.
+/// Bytes of the whole chunks that hold an array of this shape, before compression; 0 for one without chunks,
+/// whose place was set aside when it was made.
 double chunked_bytes(hid_t dataset, Shape const& shape, ElementType type) {
+  Handle const creation = property_handle(H5Dget_create_plist(dataset));
+  if (H5Pget_layout(creation.get()) != H5D_CHUNKED) return 0;
   Shape const chunk = chunk_of(dataset, shape.size());
   auto bytes = static_cast<double>(element_size(type));
   for (std::size_t d = 0; d < shape.size(); ++d) {
@@ -107,6 +110,51 @@ struct Selection {
       memory.reset();
   }
   explicit operator bool() const { return file && memory; }
+};
+
+/// body(first, count) for the boxes that elements [first, last), row-major, fall into; at most two for each
+/// dimension.
+template <class Body>
+void for_boxes(Shape const& shape, Index first, Index last, Body const& body) {
+  if (shape.empty() && first < last) body(first, last - first);
+  while (!shape.empty() && first < last) {
+    // The widest step that begins here and fits, and as many of them as the array has in a row.
+    Index below = element_count(shape);
+    std::size_t d = 0;
+    do below /= shape[d++];
+    while (first % below != 0 || last - first < below);
+    Index const extent = shape[d - 1];
+    Index const steps = std::min((last - first) / below, extent - first / below % extent);
+    body(first, steps * below);
+    first += steps * below;
+  }
+}
+
+/// Elements [first, first + count) of an array: in its file as boxes, in memory as a line.
+struct FlatSelection {
+  Handle file, memory;
+  bool good = false;
+
+  FlatSelection(hid_t dataset, Shape const& shape, Index first, Index count)
+      : file(space_handle(H5Dget_space(dataset))) {
+    auto const length = static_cast<hsize_t>(count);
+    memory = space_handle(H5Screate_simple(1, &length, nullptr));
+    if (!file || !memory) return;
+    if (count == 0) {
+      good = H5Sselect_none(file.get()) >= 0 && H5Sselect_none(memory.get()) >= 0;
+      return;
+    }
+    good = true;
+    H5S_seloper_t operation = H5S_SELECT_SET;
+    for_boxes(shape, first, first + count, [&](Index begin, Index elements) {
+      std::vector<hsize_t> start;
+      std::vector<hsize_t> extent;
+      box_of(shape, begin, elements, start, extent);
+      good = good &&
+             H5Sselect_hyperslab(file.get(), operation, start.data(), nullptr, extent.data(), nullptr) >= 0;
+      operation = H5S_SELECT_OR;
+    });
+  }
 };
 
 Shape shape_of(hid_t space, bool& good) {
@@ -237,16 +285,18 @@ void Dataset::read(Index first, std::span<T> out) const {
     throw core::InputError(file_ + ": " + path_ + " has no elements " + std::to_string(first) + " to " +
                            std::to_string(first + count) + " of type " + to_string(element_type<T>()));
   }
-  Index const most = shape_.size() == 1 ? piece : count;
-  for (Index begin = 0; begin < count; begin += most) {
-    Lock const lock;
-    Index const length = std::min(most, count - begin);
-    Selection const selection(id_.get(), shape_, first + begin, length);
-    if (!selection || H5Dread(id_.get(), native_type(element_type<T>()), selection.memory.get(),
-                              selection.file.get(), H5P_DEFAULT, out.data() + begin) < 0) {
-      fail("read");
+  for_boxes(shape_, first, first + count, [&](Index box, Index elements) {
+    Index const most = shape_.size() == 1 ? piece : elements;
+    for (Index begin = box; begin < box + elements; begin += most) {
+      Lock const lock;
+      Index const length = std::min(most, box + elements - begin);
+      Selection const selection(id_.get(), shape_, begin, length);
+      if (!selection || H5Dread(id_.get(), native_type(element_type<T>()), selection.memory.get(),
+                                selection.file.get(), H5P_DEFAULT, out.data() + (begin - first)) < 0) {
+        fail("read");
+      }
     }
-  }
+  });
 }
 
 template <class T>
@@ -278,6 +328,21 @@ void Dataset::write(Index first, std::span<T const> in) {
 }
 
 template <class T>
+std::string Dataset::write_shared(Index first, std::span<T const> in) {
+  Lock const lock;
+  auto const count = static_cast<Index>(in.size());
+  if (element_type<T>() != type_ || shape_.empty() || first < 0 || first > size() || count > size() - first)
+    throw std::logic_error(path_ + ": written with another type or beyond its size");
+  Handle const transfer = property_handle(H5Pcreate(H5P_DATASET_XFER));
+  H5Pset_dxpl_mpio(transfer.get(), H5FD_MPIO_COLLECTIVE);
+  FlatSelection const selection(id_.get(), shape_, first, count);
+  if (selection.good && H5Dwrite(id_.get(), native_type(type_), selection.memory.get(), selection.file.get(),
+                                 transfer.get(), in.data()) >= 0)
+    return {};
+  return file_ + ": cannot write " + path_ + " (" + error_stack() + ")";
+}
+
+template <class T>
 void Dataset::append(std::span<T const> in) {
   Lock const lock;
   if (element_type<T>() != type_ || shape_.size() != 1)
@@ -303,11 +368,12 @@ void Dataset::flush() {
   if (H5Dflush(id_.get()) < 0) fail("write");
 }
 
-#define STRATA_DATASET(T)                                     \
-  template void Dataset::read<T>(std::span<T>) const;         \
-  template void Dataset::read<T>(Index, std::span<T>) const;  \
-  template void Dataset::write<T>(std::span<T const>);        \
-  template void Dataset::write<T>(Index, std::span<T const>); \
+#define STRATA_DATASET(T)                                                   \
+  template void Dataset::read<T>(std::span<T>) const;                       \
+  template void Dataset::read<T>(Index, std::span<T>) const;                \
+  template void Dataset::write<T>(std::span<T const>);                      \
+  template void Dataset::write<T>(Index, std::span<T const>);               \
+  template std::string Dataset::write_shared<T>(Index, std::span<T const>); \
   template void Dataset::append<T>(std::span<T const>);
 STRATA_DATASET(std::uint8_t)
 STRATA_DATASET(std::int8_t)

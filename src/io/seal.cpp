@@ -15,6 +15,8 @@
 #include "core/error.hpp"
 #include "io/atomic_file.hpp"
 #include "io/digest.hpp"
+#include "parallel/block.hpp"
+#include "parallel/together.hpp"
 
 namespace strata::io {
 
@@ -70,11 +72,11 @@ class Descriptor {
   int fd_;
 };
 
-std::uint32_t crc_of(Descriptor const& file, std::int64_t size) {
+std::uint32_t crc_of(Descriptor const& file, std::int64_t first, std::int64_t last) {
   std::vector<std::uint8_t> buffer(std::size_t{1} << 20);
   std::uint32_t crc = 0;
-  for (std::int64_t offset = 0; offset < size;) {
-    auto const want = static_cast<std::size_t>(std::min<std::int64_t>(size - offset, std::int64_t{1} << 20));
+  for (std::int64_t offset = first; offset < last;) {
+    auto const want = static_cast<std::size_t>(std::min<std::int64_t>(last - offset, std::int64_t{1} << 20));
     std::size_t const got = file.read(buffer.data(), want, offset);
     if (got == 0) break;  // the file shrank; the checksum will tell
     crc = crc32({buffer.data(), got}, crc);
@@ -83,26 +85,77 @@ std::uint32_t crc_of(Descriptor const& file, std::int64_t size) {
   return crc;
 }
 
-}  // namespace
-
-void seal_file(std::string const& path) {
-  Descriptor const file(path, O_RDWR | O_APPEND);
-  Line const line = line_of(crc_of(file, file.size()));
-  file.write(line.data(), static_cast<std::size_t>(line_length));
+/// CRC-32 of the first `size` bytes, on every rank.
+std::uint32_t shared_crc(std::string const& path, std::int64_t size, parallel::Communicator const& ranks) {
+  auto const block = [&](int rank) { return parallel::block_of(size, rank, ranks.size()); };
+  std::uint32_t mine = 0;
+  parallel::together(ranks, [&] {
+    Descriptor const file(path, O_RDONLY | O_NONBLOCK);
+    mine = crc_of(file, block(ranks.rank()).first, block(ranks.rank()).last);
+  });
+  std::uint32_t crc = 0;
+  for (int rank = 0; rank < ranks.size(); ++rank) {
+    std::uint32_t theirs = mine;
+    ranks.broadcast(&theirs, sizeof theirs, rank);
+    crc = crc32_joined(crc, theirs, static_cast<std::uint64_t>(block(rank).size()));
+  }
+  return crc;
 }
 
-bool check_seal(std::string const& path) {
+/// The checksum at the end of a file and the size of what it is of, if there is one.
+struct Seal {
+  std::int64_t size = -1;
+  unsigned crc = 0;
+};
+Seal seal_of(std::string const& path) {
   // Not to wait for ever on a pipe.
   Descriptor const file(path, O_RDONLY | O_NONBLOCK);
   std::int64_t const size = file.size() - line_length;
-  if (size < 0) return false;
+  if (size < 0) return {};
   Line found{};
   file.read(found.data(), static_cast<std::size_t>(line_length), size);
   unsigned crc = 0;
-  if (std::sscanf(found.data(), "\nstrata-crc32 %8x", &crc) != 1) return false;
-  if (line_of(crc) != found) return false;
-  if (crc_of(file, size) != crc)
-    throw core::InputError(path + " is damaged: its content does not match its checksum");
+  if (std::sscanf(found.data(), "\nstrata-crc32 %8x", &crc) != 1 || line_of(crc) != found) return {};
+  return {size, crc};
+}
+
+void append(std::string const& path, std::uint32_t crc) {
+  Line const line = line_of(crc);
+  Descriptor(path, O_WRONLY | O_APPEND).write(line.data(), static_cast<std::size_t>(line_length));
+}
+
+[[noreturn]] void refuse(std::string const& path) {
+  throw core::InputError(path + " is damaged: its content does not match its checksum");
+}
+
+}  // namespace
+
+void seal_file(std::string const& path) {
+  Descriptor const file(path, O_RDONLY);
+  append(path, crc_of(file, 0, file.size()));
+}
+
+void seal_file(std::string const& path, parallel::Communicator const& ranks) {
+  std::int64_t size = 0;
+  parallel::on_root(ranks, [&] { size = Descriptor(path, O_RDONLY).size(); });
+  ranks.broadcast(&size, sizeof size);
+  std::uint32_t const crc = shared_crc(path, size, ranks);
+  parallel::on_root(ranks, [&] { append(path, crc); });
+}
+
+bool check_seal(std::string const& path) {
+  Seal const seal = seal_of(path);
+  if (seal.size < 0) return false;
+  if (crc_of(Descriptor(path, O_RDONLY | O_NONBLOCK), 0, seal.size) != seal.crc) refuse(path);
+  return true;
+}
+
+bool check_seal(std::string const& path, parallel::Communicator const& ranks) {
+  Seal seal;
+  parallel::on_root(ranks, [&] { seal = seal_of(path); });
+  ranks.broadcast(&seal, sizeof seal);
+  if (seal.size < 0) return false;
+  if (shared_crc(path, seal.size, ranks) != seal.crc) refuse(path);
   return true;
 }
 

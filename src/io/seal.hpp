@@ -7,13 +7,19 @@
 
 #include <string>
 
+#include "parallel/communicator.hpp"
+
 namespace strata::io {
 
 /// Appends the line. Throws core::InputError when the disk does not take it.
 void seal_file(std::string const& path);
+/// Collective: each rank reads its part of the file, rank 0 writes.
+void seal_file(std::string const& path, parallel::Communicator const& ranks);
 
 /// True when the file carries the line and its content agrees; false when there is no such line. Throws
 /// core::InputError when the content differs, or when the file cannot be read.
 bool check_seal(std::string const& path);
+/// Collective: each rank reads its part of the file.
+bool check_seal(std::string const& path, parallel::Communicator const& ranks);
 
 }  // namespace strata::io

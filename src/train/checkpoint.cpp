@@ -11,6 +11,7 @@
 #include "core/error.hpp"
 #include "core/runtime.hpp"
 #include "io/tensor_file.hpp"
+#include "train/shards.hpp"
 
 namespace strata::train {
 
@@ -26,30 +27,40 @@ kernels::Vec<float> part(kernels::Vec<float> const& flat, model::Parameter const
 template <class U>
 using HostVec = Kokkos::View<U*, Kokkos::HostSpace, Kokkos::MemoryTraits<Kokkos::Unmanaged>>;
 
-/// One array per parameter out of a flat buffer of the store's layout: straight from it where the host can
-/// read it, otherwise piece by piece.
+/// One array per parameter out of a flat buffer of the store's layout.
 void write_group(io::CheckpointWriter& writer, char const* group,
                  model::ParameterStore<float> const& parameters, kernels::Vec<float> const& flat) {
   for (model::ParameterInfo const& info : parameters.all()) {
-    kernels::Vec<float> const from = part(flat, info.place);
-    if constexpr (kernels::on_device) {
-      writer.array(group, info.name, info.shape, [&](Index first, std::span<float> out) {
-        auto const count = static_cast<Index>(out.size());
-        Kokkos::deep_copy(HostVec<float>(out.data(), count), kernels::range(from, first, first + count));
-      });
-    } else {
-      writer.array(group, info.name, info.shape, from.data());
-    }
+    writer.array(
+        group, info.name, info.shape, [from = part(flat, info.place)](Index first, std::span<float> out) {
+          auto const count = static_cast<Index>(out.size());
+          Kokkos::deep_copy(HostVec<float>(out.data(), count), kernels::range(from, first, first + count));
+        });
   }
 }
 
-void write_gathered(io::CheckpointWriter& writer, char const* group,
-                    model::ParameterStore<float> const& parameters, MomentGather const& moments,
-                    MomentGather::Moment moment) {
-  for (model::ParameterInfo const& info : parameters.all())
-    writer.array(group, info.name, info.shape, [&](Index first, std::span<float> out) {
-      moments.read(moment, info.place.offset + first, out);
+/// The same of a buffer that holds this rank's shard of the elements only.
+void write_shard(io::CheckpointWriter& writer, char const* group,
+                 model::ParameterStore<float> const& parameters, std::vector<model::FlatRange> const& shard,
+                 kernels::Vec<float> const& flat) {
+  for (model::ParameterInfo const& info : parameters.all()) {
+    Index const offset = info.place.offset;
+    io::Ranges mine;
+    for_elements_of(shard, {offset, offset + info.place.size()}, [&](Index begin, Index end, Index) {
+      mine.push_back({begin - offset, end - offset});
     });
+    writer.array(
+        group, info.name, info.shape,
+        [shard, flat, offset](Index first, std::span<float> out) {
+          Index const at = offset + first;
+          for_elements_of(shard, {at, at + static_cast<Index>(out.size())},
+                          [&](Index begin, Index end, Index place) {
+                            Kokkos::deep_copy(HostVec<float>(out.data() + (begin - at), end - begin),
+                                              kernels::range(flat, place, place + end - begin));
+                          });
+        },
+        mine);
+  }
 }
 
 void copy_in(kernels::Vec<float> const& to, Index first, std::span<float const> in) {
@@ -57,7 +68,7 @@ void copy_in(kernels::Vec<float> const& to, Index first, std::span<float const> 
   Kokkos::deep_copy(kernels::range(to, first, first + count), HostVec<float const>(in.data(), count));
 }
 
-/// An array of the first rows of a parameter, or of more rows than it has.
+/// A parameter, its first rows alone, or more rows than it has.
 void read_rows(io::CheckpointReader const& reader, char const* group, std::string const& name,
                io::Shape const& stored, kernels::Vec<float> const& to) {
   auto const size = static_cast<Index>(to.extent(0));
@@ -85,11 +96,7 @@ void read_group(io::CheckpointReader const& reader, char const* group,
   for (std::size_t p = 0; p < wanted.size(); ++p) {
     model::ParameterInfo const& info = wanted[p];
     kernels::Vec<float> const to = part(flat, info.place);
-    if (kernels::on_device || stored[p].shape != info.shape) {
-      read_rows(reader, group, info.name, stored[p].shape, to);
-    } else {
-      reader.array(group, info.name, info.shape, to.data());
-    }
+    read_rows(reader, group, info.name, stored[p].shape, to);
   }
   expect_no_other(reader, group, wanted);
 }
@@ -156,18 +163,18 @@ std::string checkpoint_file(std::string const& path) {
 }
 
 void save_checkpoint(std::string const& path, Deck const& deck,
-                     model::ParameterStore<float> const& parameters, MomentGather const& moments,
-                     Progress const& progress) {
+                     model::ParameterStore<float> const& parameters, Optimizer const& optimizer,
+                     Progress const& progress, parallel::Communicator const& ranks) {
   Kokkos::fence();  // the host reads what kernels wrote
-  io::CheckpointWriter writer(path);
+  io::CheckpointWriter writer(path, ranks);
   write_group(writer, "parameters", parameters, parameters.values());
-  Optimizer const& optimizer = moments.optimizer();
-  if (optimizer.is_shared()) {
-    write_gathered(writer, first_group, parameters, moments, MomentGather::Moment::first);
-    write_gathered(writer, second_group, parameters, moments, MomentGather::Moment::second);
-  } else {
-    write_group(writer, first_group, parameters, optimizer.first_moment());
-    write_group(writer, second_group, parameters, optimizer.second_moment());
+  for (auto const& [group, moment] : {std::pair(first_group, optimizer.first_moment()),
+                                      std::pair(second_group, optimizer.second_moment())}) {
+    if (optimizer.is_shared()) {
+      write_shard(writer, group, parameters, optimizer.ranges(), moment);
+    } else {
+      write_group(writer, group, parameters, moment);
+    }
   }
   write_progress(writer, progress);
   write_provenance(writer);
@@ -215,8 +222,9 @@ void load_optimizer(io::CheckpointReader const& reader, model::ParameterStore<fl
   }
 }
 
-LoadedModel load_model(std::string const& path, bool with_gradients) {
-  io::CheckpointReader const reader(checkpoint_file(path));
+namespace {
+
+LoadedModel load_model(io::CheckpointReader const& reader, bool with_gradients) {
   LoadedModel loaded;
   loaded.path = reader.path();
   loaded.deck = parse_deck(reader.text("config"), loaded.path + ":/config");
@@ -228,6 +236,16 @@ LoadedModel load_model(std::string const& path, bool with_gradients) {
   if (reader.has("progress", "validation_loss"))
     loaded.validation_loss = reader.real("progress", "validation_loss");
   return loaded;
+}
+
+}  // namespace
+
+LoadedModel load_model(std::string const& path, bool with_gradients) {
+  return load_model(io::CheckpointReader(checkpoint_file(path)), with_gradients);
+}
+
+LoadedModel load_model(std::string const& path, parallel::Communicator const& ranks) {
+  return load_model(io::CheckpointReader(checkpoint_file(path), ranks), false);
 }
 
 model::Chunking chunking(Deck const& deck) {

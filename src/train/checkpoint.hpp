@@ -12,8 +12,8 @@
 #include "data/sample_order.hpp"
 #include "io/checkpoint_file.hpp"
 #include "model/hierarchy.hpp"
+#include "parallel/communicator.hpp"
 #include "train/deck.hpp"
-#include "train/moment_gather.hpp"
 #include "train/optimizer.hpp"
 
 namespace strata::train {
@@ -33,11 +33,11 @@ struct Progress {
   std::optional<double> validation_loss;  ///< nats per byte after this step, when it was measured
 };
 
-/// Rank 0 writes a checkpoint, beside `path` first, with what `moments` reads. Throws core::InputError and
-/// leaves `path` as it was when that fails.
+/// Collective: writes a checkpoint, beside `path` first; each rank writes its part of every array. Throws
+/// core::InputError on all ranks and leaves `path` as it was when that fails on any.
 void save_checkpoint(std::string const& path, Deck const& deck,
-                     model::ParameterStore<float> const& parameters, MomentGather const& moments,
-                     Progress const& progress);
+                     model::ParameterStore<float> const& parameters, Optimizer const& optimizer,
+                     Progress const& progress, parallel::Communicator const& ranks);
 
 /// Group /provenance: who writes the file, with which build.
 void write_provenance(io::CheckpointWriter& writer);
@@ -72,6 +72,8 @@ struct LoadedModel {
 /// Rebuilds the model of a checkpoint, or of the latest checkpoint of a run's folder. Throws
 /// core::InputError.
 LoadedModel load_model(std::string const& path, bool with_gradients = false);
+/// Collective: every rank gets the model, and the file is read once by all of them together.
+LoadedModel load_model(std::string const& path, parallel::Communicator const& ranks);
 
 /// The model's chunking as the deck asks for it, with all tapes kept where the deck leaves the choice open
 /// (make_plan in train/plan.hpp decides for a training run; a model that is only evaluated has no tapes).

@@ -131,8 +131,9 @@ YAML::Node with_params_of(YAML::Node const& deck, std::string const& config) {
   return result;
 }
 
-void start_from(std::string const& origin, Deck const& deck, model::ParameterStore<float>& parameters) {
-  io::CheckpointReader const reader(checkpoint_file(origin));
+void start_from(std::string const& origin, Deck const& deck, model::ParameterStore<float>& parameters,
+                parallel::Communicator const& ranks) {
+  io::CheckpointReader const reader(checkpoint_file(origin), ranks);
   std::string const config = reader.text("config");
   Deck const stored = parse_deck(config, reader.path() + ":/config");
   std::vector<std::string> clauses;

@@ -9,6 +9,7 @@
 #include <string>
 
 #include "model/parameters.hpp"
+#include "parallel/communicator.hpp"
 #include "train/deck.hpp"
 
 namespace strata::train {
@@ -24,8 +25,10 @@ std::optional<std::string> origin_config(std::string const& origin);
 /// another type are left alone.
 YAML::Node with_params_of(YAML::Node const& deck, std::string const& config);
 
-/// Fills the parameters of `deck`'s model, which were initialised as those of a new one, from the checkpoint
-/// that train.init_from names. Throws core::InputError naming every key that contradicts the checkpoint.
-void start_from(std::string const& origin, Deck const& deck, model::ParameterStore<float>& parameters);
+/// Collective: fills the parameters of `deck`'s model, which were initialised as those of a new one, from the
+/// checkpoint that train.init_from names. Throws core::InputError naming every key that contradicts the
+/// checkpoint.
+void start_from(std::string const& origin, Deck const& deck, model::ParameterStore<float>& parameters,
+                parallel::Communicator const& ranks);
 
 }  // namespace strata::train

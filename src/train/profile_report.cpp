@@ -5,7 +5,6 @@
 
 #include <nlohmann/json.hpp>
 
-#include "core/runtime.hpp"
 #include "train/profile.hpp"
 
 namespace strata::train {
@@ -120,20 +119,12 @@ std::string profile_table(Profile const& profile, ProfiledRun const& run) {
 
 std::string profile_json(Profile const& profile, ProfiledRun const& run) {
   using Json = nlohmann::ordered_json;
-  core::Provenance const made = core::provenance();
   Json json;
   json["what"] = run.what;
-  json["time"] = made.time;
-  json["host"] = made.host;
-  json["commit"] = made.commit;
-  json["backend"] = made.backend;
-  json["blas"] = made.blas;
-  json["ranks"] = run.ranks;
-  json["threads"] = made.threads;
+  json.update(origin_json());
   json["steps"] = run.steps;
   json["seconds"] = profile.seconds;
-  json["limits"] = {{"gemm_flops_per_second", run.limits.gemm_flops},
-                    {"memory_bytes_per_second", run.limits.bandwidth}};
+  json["limits"] = limits_json(run.limits);
   json["model_flops"] = {{"counted_on_this_rank", profile.model_flops},
                          {"by_formula_on_all_ranks", run.flops}};
   auto const list = [&](char const* key, std::vector<ProfileRow> const& rows) {

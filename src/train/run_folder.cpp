@@ -9,7 +9,6 @@
 #include <nlohmann/json.hpp>
 
 #include "core/error.hpp"
-#include "core/runtime.hpp"
 #include "io/atomic_file.hpp"
 
 namespace strata::train {
@@ -89,7 +88,7 @@ void RunFolder::write_config(Deck const& deck) const {
   io::write_text_file((folder_ / "config.yaml").string(), deck.text());
 }
 
-void RunFolder::add_provenance(Index first_step, std::string const& dataset) const {
+void RunFolder::add_provenance(Index first_step, std::string const& dataset, Machine const& limits) const {
   std::string const path = (folder_ / "provenance.json").string();
   nlohmann::ordered_json starts = nlohmann::ordered_json::array();
   std::error_code error;
@@ -97,19 +96,10 @@ void RunFolder::add_provenance(Index first_step, std::string const& dataset) con
     auto before = nlohmann::ordered_json::parse(io::read_text_file(path), nullptr, false);
     if (before.is_array()) starts = std::move(before);
   }
-  core::Provenance const made = core::provenance();
-  nlohmann::ordered_json start;
-  start["time"] = made.time;
-  start["host"] = made.host;
-  start["version"] = made.version;
-  start["commit"] = made.commit;
-  start["kokkos"] = made.kokkos_version;
-  start["backend"] = made.backend;
-  start["blas"] = made.blas;
-  start["ranks"] = made.ranks;
-  start["threads"] = made.threads;
+  nlohmann::ordered_json start = origin_json();
   start["first_step"] = first_step;
   start["dataset"] = dataset;
+  start["limits"] = limits_json(limits);
   starts.push_back(std::move(start));
   io::write_text_file(path, starts.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
 }

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "train/checkpoint.hpp"
+#include "train/machine.hpp"
 
 namespace strata::train {
 
@@ -34,8 +35,8 @@ class RunFolder {
   std::optional<std::string> find_newest(Warn const& warn);
 
   void write_config(Deck const& deck) const;
-  /// Appends a record of this start to provenance.json.
-  void add_provenance(Index first_step, std::string const& dataset) const;
+  /// Appends a record of this start to provenance.json, with the limits of rank 0.
+  void add_provenance(Index first_step, std::string const& dataset, Machine const& limits) const;
 
   /// After a checkpoint was saved: points latest.h5 and best.h5 at the right ones and deletes those no longer
   /// kept: all but the newest two (a damaged newest one leaves its predecessor) and the `keep_best` of lowest

@@ -15,6 +15,7 @@
 #include "core/runtime.hpp"
 #include "data/loader.hpp"
 #include "io/atomic_file.hpp"
+#include "parallel/together.hpp"
 #include "train/checkpoint.hpp"
 #include "train/conflicts.hpp"
 #include "train/evaluation.hpp"
@@ -31,6 +32,8 @@
 
 namespace strata::train {
 
+using parallel::on_root;
+
 namespace {
 
 using Clock = std::chrono::steady_clock;
@@ -38,22 +41,6 @@ constexpr double ln2 = 0.69314718055994530942;
 
 double seconds_between(Clock::time_point a, Clock::time_point b) {
   return std::chrono::duration<double>(b - a).count();
-}
-
-/// Runs f on rank 0; when it fails there, every rank throws a core::InputError with the same message.
-template <class F>
-void on_root(parallel::Communicator const& ranks, F const& f) {
-  std::string problem;
-  if (ranks.is_root()) {
-    try {
-      f();
-    } catch (std::exception const& error) {
-      problem = error.what();
-      if (problem.empty()) problem = "an error without a message";
-    }
-  }
-  problem = ranks.broadcast(problem);
-  if (!problem.empty()) throw core::InputError(problem);
 }
 
 OptimizerSettings optimizer_settings(TrainConfig const& config) {
@@ -96,8 +83,8 @@ class Trainer {
   GlobalBatch global_;
   Schedule schedule_;
   bool profile_;
-  Machine machine_;  // the bandwidth only when profiling
-  double peak_;      // GEMM operations per second of all ranks
+  Machine machine_;
+  double peak_;  // GEMM operations per second of all ranks
   MemoryPlan plan_;
   model::Hierarchy<float> model_;
   Optimizer optimizer_;
@@ -153,7 +140,7 @@ Trainer::Trainer(Deck const& deck, parallel::Communicator const& ranks, bool qui
                 global_.steps(deck.train.target_elements,
                               deck.train.target_elements_strategy == TrainConfig::Strategy::sequence)},
       profile_(profile),
-      machine_(profile ? measure_machine() : Machine{measure_gemm_flops(), 0}),
+      machine_(measure_machine(ranks)),
       peak_(ranks.sum(machine_.gemm_flops)),
       plan_(announced_plan(deck, file_, ranks, line_)),
       model_(deck.params, plan_.chunking, true),
@@ -202,15 +189,16 @@ void Trainer::prepare() {
   } else {
     model_.parameters().initialise(deck_.train.seed);
     if (std::optional<std::string> const& origin = deck_.train.init_from) {
-      start_from(*origin, deck_, model_.parameters());
+      start_from(*origin, deck_, model_.parameters(), ranks_);
       line_.say("starting from the weights of " + *origin);
     }
   }
   first_step_ = progress_.step;
+  measure_files(machine_, deck_.run_folder().string(), ranks_);
   on_root(ranks_, [&] {
     folder_->write_config(deck_);
     folder_->relink();
-    folder_->add_provenance(progress_.step + 1, deck_.dataset());
+    folder_->add_provenance(progress_.step + 1, deck_.dataset(), machine_);
     metrics_ = std::make_unique<MetricsFile>(folder_->metrics(), progress_.step);
     elapsed_before_ = metrics_->elapsed();
   });
@@ -231,7 +219,7 @@ void Trainer::prepare() {
 
 void Trainer::resume(std::string const& path) {
   kernels::Region const region("read checkpoint");
-  io::CheckpointReader const reader(path);
+  io::CheckpointReader const reader(path, ranks_);
   Progress const stored = read_progress(reader);
   std::string const run = deck_.run_folder().string();
   // Keys that are newer than the file have their defaults there.
@@ -424,18 +412,11 @@ void Trainer::show_progress(double loss) {
 /// and a remark.
 void Trainer::save(bool needed) {
   kernels::Region const region("checkpoint");
-  std::string problem;
-  if (MomentGather const moments(model_.parameters(), optimizer_, ranks_); !root_) {
-    moments.serve();
-  } else {
-    try {
-      save_checkpoint(folder_->checkpoint(progress_.step), deck_, model_.parameters(), moments, progress_);
-      folder_->saved(progress_.step, progress_.validation_loss);
-    } catch (std::exception const& error) {
-      problem = error.what();
-    }
-  }
-  problem = ranks_.broadcast(problem);
+  std::string const path = ranks_.broadcast(root_ ? folder_->checkpoint(progress_.step) : std::string());
+  std::string const problem = parallel::problem_of([&] {
+    save_checkpoint(path, deck_, model_.parameters(), optimizer_, progress_, ranks_);
+    on_root(ranks_, [&] { folder_->saved(progress_.step, progress_.validation_loss); });
+  });
   if (problem.empty()) return;
   std::string const text =
       "no checkpoint of step " + std::to_string(progress_.step) + ": " + problem + "; " + last_good();

@@ -45,6 +45,8 @@ TEST(Crc32, KnownValueAndContinuation) {
   auto const all = std::span(reinterpret_cast<std::uint8_t const*>(longer.data()), longer.size());
   for (std::size_t cut = 0; cut <= longer.size(); ++cut) {
     ASSERT_EQ(crc32(all.subspan(cut), crc32(all.first(cut))), crc32(all)) << cut;
+    ASSERT_EQ(crc32_joined(crc32(all.first(cut)), crc32(all.subspan(cut)), longer.size() - cut), crc32(all))
+        << cut;
   }
 }
 

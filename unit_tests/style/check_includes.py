@@ -15,7 +15,7 @@ EVERYTHING = ["kernels", "core", "io", "parallel", "data", "model", "generate", 
 ALLOWED = {
     "kernels": [],
     "core": ["kernels/common"],
-    "io": ["core", "kernels/common"],
+    "io": ["core", "parallel", "kernels/common"],
     "parallel": ["core", "kernels/common"],
     "data": ["io", "parallel", "core", "kernels/common"],
     "model": ["kernels", "core", "parallel"],

@@ -1,54 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "io/checkpoint_file.hpp"
-
 #include <algorithm>
+#include <optional>
 #include <span>
 
 #include "core/error.hpp"
-#include "io/digest.hpp"
+#include "io/checkpoint_detail.hpp"
+#include "io/checkpoint_file.hpp"
 #include "io/seal.hpp"
+#include "parallel/together.hpp"
 
 namespace strata::io {
 
+using namespace detail;
+
 namespace {
-
-/// Fletcher-32 cannot tell 0x0000 from 0xffff, which zeroed or overwritten blocks turn into each other;
-/// CRC-32 can.
-constexpr char const* checksum_name = "crc32";
-
-std::string group_path(std::string const& group) {
-  return group.empty() || group.front() == '/' ? (group.empty() ? "/" : group) : "/" + group;
-}
-
-std::string object_path(std::string const& group, std::string const& name) {
-  if (name.empty() || name == "." || name.find('/') != std::string::npos ||
-      name.find('\0') != std::string::npos) {
-    throw core::InputError("'" + name + "' cannot be the name of an array in a checkpoint");
-  }
-  std::string const path = group_path(group);
-  return path == "/" ? path + name : path + "/" + name;
-}
-
-/// Arrays are read and written in pieces of this size, so that none is ever held twice.
-constexpr Index piece_bytes = Index{1} << 24;
-
-template <class T>
-std::uint32_t checksum(std::span<T const> data, std::uint32_t before) {
-  return crc32(std::span(reinterpret_cast<std::uint8_t const*>(data.data()), data.size_bytes()), before);
-}
-
-/// body(first, count) for the pieces of a dataset.
-template <class Body>
-void for_pieces(Dataset const& dataset, Body const& body) {
-  std::vector<Index> const borders = dataset.pieces(piece_bytes);
-  for (std::size_t i = 0; i + 1 < borders.size(); ++i) body(borders[i], borders[i + 1] - borders[i]);
-}
-
-Index largest_piece(Dataset const& dataset) {
-  Index largest = 0;
-  for_pieces(dataset, [&](Index, Index count) { largest = std::max(largest, count); });
-  return largest;
-}
 
 std::string to_text(Shape const& shape) {
   std::string text = "[";
@@ -58,95 +23,16 @@ std::string to_text(Shape const& shape) {
 
 }  // namespace
 
-struct CheckpointWriter::Impl {
-  explicit Impl(std::string const& path) : target(path), file(File::create(target.partial())) {}
-
-  /// piece(first, count) gives a span of these elements, valid until its next call.
-  template <class T, class Piece>
-  void write(Dataset& dataset, std::string const& object, Piece const& piece) {
-    std::uint32_t crc = 0;
-    for_pieces(dataset, [&](Index first, Index count) {
-      std::span<T const> const part = piece(first, static_cast<std::size_t>(count));
-      dataset.write(first, part);
-      crc = checksum(part, crc);
-    });
-    dataset.flush();
-    file.set_attribute(object, checksum_name, std::int64_t{crc});
-  }
-
-  template <class T>
-  void array(std::string const& group, std::string const& name, Shape const& shape, T const* data) {
-    std::string const object = object_path(group, name);
-    file.make_group(group_path(group));
-    Dataset dataset = file.create_dataset(object, element_type<T>(), shape);
-    write<T>(dataset, object, [&](Index first, std::size_t count) { return std::span(data + first, count); });
-  }
-
-  void array(std::string const& group, std::string const& name, Shape const& shape, FillPiece const& fill) {
-    std::string const object = object_path(group, name);
-    file.make_group(group_path(group));
-    Dataset dataset = file.create_dataset(object, ElementType::float32, shape);
-    std::vector<float> buffer(static_cast<std::size_t>(largest_piece(dataset)));
-    write<float>(dataset, object, [&](Index first, std::size_t count) {
-      std::span<float> const part(buffer.data(), count);
-      fill(first, part);
-      return std::span<float const>(part);
-    });
-  }
-
-  AtomicFile target;
-  File file;
-};
-
-CheckpointWriter::CheckpointWriter(std::string const& path) : impl_(std::make_unique<Impl>(path)) {
-  impl_->file.set_attribute("/", "format", std::string("strata-checkpoint"));
-  impl_->file.set_attribute("/", "version", checkpoint_version);
-  impl_->file.set_attribute("/", "sealed", std::int64_t{1});
-}
-CheckpointWriter::~CheckpointWriter() = default;
-
-void CheckpointWriter::array(std::string const& group, std::string const& name, Shape const& shape,
-                             float const* data) {
-  impl_->array(group, name, shape, data);
-}
-void CheckpointWriter::array(std::string const& group, std::string const& name, Shape const& shape,
-                             double const* data) {
-  impl_->array(group, name, shape, data);
-}
-void CheckpointWriter::array(std::string const& group, std::string const& name, Shape const& shape,
-                             std::int64_t const* data) {
-  impl_->array(group, name, shape, data);
-}
-
-void CheckpointWriter::array(std::string const& group, std::string const& name, Shape const& shape,
-                             FillPiece const& fill) {
-  impl_->array(group, name, shape, fill);
-}
-
-void CheckpointWriter::text(std::string const& name, std::string const& value) {
-  impl_->file.write_text(object_path("/", name), value);
-}
-void CheckpointWriter::text(std::string const& group, std::string const& key, std::string const& value) {
-  impl_->file.make_group(group_path(group));
-  impl_->file.set_attribute(group_path(group), key, value);
-}
-void CheckpointWriter::number(std::string const& group, std::string const& key, std::int64_t value) {
-  impl_->file.make_group(group_path(group));
-  impl_->file.set_attribute(group_path(group), key, value);
-}
-void CheckpointWriter::number(std::string const& group, std::string const& key, double value) {
-  impl_->file.make_group(group_path(group));
-  impl_->file.set_attribute(group_path(group), key, value);
-}
-
-void CheckpointWriter::close() {
-  impl_->file.close();
-  seal_file(impl_->target.partial());
-  impl_->target.commit();
-}
-
 struct CheckpointReader::Impl {
   explicit Impl(std::string const& path) : sealed(check_seal(path)), file(File::open(path)) {}
+  Impl(std::string const& path, parallel::Communicator const& all)
+      : ranks(all.size() > 1 ? &all : nullptr), sealed(check_seal(path, all)), file(open_on_all(path, all)) {}
+
+  static File open_on_all(std::string const& path, parallel::Communicator const& all) {
+    std::optional<File> opened;
+    parallel::together(all, [&] { opened.emplace(File::open(path)); });
+    return std::move(*opened);
+  }
 
   Dataset open(std::string const& object, Shape const& shape) const {
     Dataset dataset = file.dataset(object);
@@ -168,11 +54,15 @@ struct CheckpointReader::Impl {
       crc = checksum(std::span<T const>(part), crc);
       take(first, std::span<T const>(part));
     });
+    compare(object, crc);
+  }
+
+  void compare(std::string const& object, std::uint32_t crc) const {
     if (file.has_attribute(object, checksum_name) && file.integer_attribute(object, checksum_name) != crc)
       throw core::InputError(file.path() + ": " + object + " is damaged: its checksum differs");
   }
 
-  /// The same through a buffer.
+  /// As read(), through a buffer.
   template <class T, class Take>
   void read_through(Dataset const& dataset, std::string const& object, Take const& take) const {
     std::vector<T> buffer(static_cast<std::size_t>(largest_piece(dataset)));
@@ -197,13 +87,61 @@ struct CheckpointReader::Impl {
     }
   }
 
+  Dataset open_floats(std::string const& object, Shape const& shape) const {
+    Dataset dataset = open(object, shape);
+    if (dataset.type() == ElementType::float32) return dataset;
+    throw core::InputError(file.path() + ": " + object + " holds " + to_string(dataset.type()) +
+                           " where float32 is expected");
+  }
+
   void array(std::string const& object, Shape const& shape, TakePiece const& take) const {
-    Dataset const dataset = open(object, shape);
-    if (dataset.type() != ElementType::float32) {
-      throw core::InputError(file.path() + ": " + object + " holds " + to_string(dataset.type()) +
-                             " where float32 is expected");
+    if (ranks == nullptr) return read_through<float>(open_floats(object, shape), object, take);
+    std::optional<Dataset> dataset;
+    parallel::together(*ranks, [&] { dataset.emplace(open_floats(object, shape)); });
+    std::uint32_t crc = 0;
+    std::string const wrong = read_shared(*dataset, take, crc);
+    parallel::together(*ranks, [&] {
+      if (!wrong.empty()) throw core::InputError(wrong);
+      compare(object, crc);
+    });
+  }
+
+  /// Collective: each of the readers reads its part of a stretch, and sends it and its checksum to all.
+  /// Returns this rank's problem with `take`.
+  std::string read_shared(Dataset const& dataset, TakePiece const& take, std::uint32_t& crc) const {
+    constexpr auto most = piece_bytes / static_cast<Index>(sizeof(float));
+    constexpr Index least = most / 16;  // what is less is not worth the messages
+    Index const size = dataset.size();
+    Index const readers = std::clamp<Index>(size / least, 1, ranks->size());
+    std::vector<float> mine;
+    std::vector<float> theirs;
+    std::string wrong;
+    for (Index begin = 0; begin < size; begin += readers * most) {
+      Index const stretch = std::min(readers * most, size - begin);
+      auto const block = [&](Index reader) {
+        return reader < readers ? parallel::block_of(stretch, reader, readers) : parallel::Block{};
+      };
+      parallel::Block const own = block(ranks->rank());
+      std::uint32_t own_crc = 0;
+      parallel::together(*ranks, [&] {
+        mine.resize(static_cast<std::size_t>(own.size()));
+        dataset.read(begin + own.first, std::span(mine));
+        own_crc = checksum(std::span<float const>(mine));
+      });
+      for (Index reader = 0; reader < readers; ++reader) {
+        parallel::Block const part = block(reader);
+        bool const is_own = reader == ranks->rank();
+        std::vector<float>& values = is_own ? mine : theirs;
+        values.resize(static_cast<std::size_t>(part.size()));
+        std::size_t const bytes = values.size() * sizeof(float);
+        std::uint32_t part_crc = own_crc;
+        ranks->broadcast(&part_crc, sizeof part_crc, static_cast<int>(reader));
+        ranks->broadcast(values.data(), bytes, static_cast<int>(reader));
+        crc = crc32_joined(crc, part_crc, bytes);
+        if (wrong.empty()) wrong = parallel::problem_of([&] { take(begin + part.first, values); });
+      }
     }
-    read_through<float>(dataset, object, take);
+    return wrong;
   }
 
   void verify(std::string const& group) const {
@@ -234,16 +172,26 @@ struct CheckpointReader::Impl {
     }
   }
 
+  void require_format(std::string const& path) const;
+
+  parallel::Communicator const* ranks = nullptr;  // null: this process alone
   bool sealed;
   File file;
 };
 
 CheckpointReader::CheckpointReader(std::string const& path) : impl_(std::make_unique<Impl>(path)) {
-  File const& file = impl_->file;
+  impl_->require_format(path);
+}
+CheckpointReader::CheckpointReader(std::string const& path, parallel::Communicator const& ranks)
+    : impl_(std::make_unique<Impl>(path, ranks)) {
+  parallel::together(ranks, [&] { impl_->require_format(path); });
+}
+
+void CheckpointReader::Impl::require_format(std::string const& path) const {
   if (!file.has_attribute("/", "format") || file.text_attribute("/", "format") != "strata-checkpoint") {
     throw core::InputError(path + " is not a Strata checkpoint");
   }
-  if (file.has_attribute("/", "sealed") && !impl_->sealed)
+  if (file.has_attribute("/", "sealed") && !sealed)
     throw core::InputError(path + " is damaged: the checksum at its end is missing");
   std::int64_t const version = file.integer_attribute("/", "version");
   if (version < 1 || version > checkpoint_version) {
