@@ -10,26 +10,43 @@
 namespace strata::kernels {
 namespace {
 
-/// The embedded bytes of a call in order: entry q = e * patch_bytes + i is byte i of embedded row e.
+/// The embedded bytes of a call in order: entry q = e * bytes_per_row + i is byte i of embedded row e, lead
+/// included.
 struct Entries {
   Tokens tokens;
   StageRows rows;
 
-  KOKKOS_INLINE_FUNCTION Index count() const { return rows.embedded_rows() * rows.patch_bytes; }
+  KOKKOS_INLINE_FUNCTION Index count() const { return rows.embedded_rows() * rows.bytes_per_row(); }
   KOKKOS_INLINE_FUNCTION Index token(Index q) const {
-    Index const e = q / rows.patch_bytes;
-    return tokens(rows.first_byte(e) + q - e * rows.patch_bytes);
+    Index const e = q / rows.bytes_per_row();
+    Index const first = rows.first_byte(e);
+    Index flat = first + q - e * rows.bytes_per_row() - rows.lead;
+    if (flat < first && flat < first / tokens.padded_length * tokens.padded_length) {
+      if (!tokens.ring) return tokens.pad;
+      flat += tokens.padded_length;
+    }
+    return tokens(flat);
   }
   /// body(q, token) for q in [begin, end), with divisions only where a sub-patch or a window begins.
   template <class Body>
   KOKKOS_INLINE_FUNCTION void for_each(Index begin, Index end, Body const& body) const {
     for (Index q = begin; q < end;) {
-      Index const e = q / rows.patch_bytes;
-      Index const i = q - e * rows.patch_bytes;
-      Index const flat = rows.first_byte(e) + i;
-      Index const window = flat / tokens.padded_length;
-      Index const position = flat - window * tokens.padded_length;
-      Index stop = q + rows.patch_bytes - i;
+      Index const e = q / rows.bytes_per_row();
+      Index const i = q - e * rows.bytes_per_row();
+      Index const first = rows.first_byte(e);
+      Index const flat = first + i - rows.lead;
+      Index const window = (i < rows.lead ? first : flat) / tokens.padded_length;
+      Index position = flat - window * tokens.padded_length;
+      Index stop = q + rows.bytes_per_row() - i;
+      if (position < 0) {
+        if (stop > q - position) stop = q - position;
+        if (stop > end) stop = end;
+        if (!tokens.ring) {
+          for (; q < stop; ++q) body(q, Index(tokens.pad));
+          continue;
+        }
+        position += tokens.padded_length;
+      }
       if (stop > q + tokens.padded_length - position) stop = q + tokens.padded_length - position;
       if (stop > end) stop = end;
       Index const stored = q + tokens.lengths[window] - position;  // entries from here on are padding
@@ -120,20 +137,23 @@ void sort_by_token(ExecSpace const& space, TokenSort const& sort) {
                        RangePolicy<ExecSpace, TokenSort::Scatter>(space, 0, sort.blocks), sort);
 }
 
-/// Where entry q's row of `width` elements lies in a matrix of (embedded rows, patch_bytes * width).
+/// Where entry q's row of `width` elements lies in a matrix of (embedded rows, bytes * width).
 template <class T>
 struct EntryRows {
   T* data;
   Index stride;
-  Index patch_bytes;
+  Index bytes;
   Index width;
 
-  EntryRows(Mat<T> const& m, Index bytes)
-      : data(m.data()), stride(Index(m.stride(0))), patch_bytes(bytes), width(Index(m.extent(1)) / bytes) {}
+  EntryRows(Mat<T> const& m, Index bytes_per_row)
+      : data(m.data()),
+        stride(Index(m.stride(0))),
+        bytes(bytes_per_row),
+        width(Index(m.extent(1)) / bytes_per_row) {}
   KOKKOS_INLINE_FUNCTION T* operator()(Index q) const {
-    if (stride == patch_bytes * width) return data + q * width;  // the usual case, without a division
-    Index const e = q / patch_bytes;
-    return data + e * stride + (q - e * patch_bytes) * width;
+    if (stride == bytes * width) return data + q * width;  // the usual case, without a division
+    Index const e = q / bytes;
+    return data + e * stride + (q - e * bytes) * width;
   }
 };
 
@@ -234,8 +254,8 @@ void check(Tokens const& tokens, StageRows const& rows, std::size_t y_rows, std:
   STRATA_REQUIRE(tokens.padded_length > 0 && (tokens.bytes || tokens.ids) && tokens.lengths,
                  "tokens are incomplete");
   STRATA_REQUIRE(
-      y_rows == std::size_t(rows.embedded_rows()) && y_columns == std::size_t(rows.patch_bytes) * width,
-      rows.embedded_rows() << " embedded rows of " << rows.patch_bytes << " * " << width << ", span is ("
+      y_rows == std::size_t(rows.embedded_rows()) && y_columns == std::size_t(rows.bytes_per_row()) * width,
+      rows.embedded_rows() << " embedded rows of " << rows.bytes_per_row() << " * " << width << ", span is ("
                            << y_rows << ", " << y_columns << ")");
 }
 
@@ -250,7 +270,7 @@ void embedding_forward(ExecSpace const& space, Tokens const& tokens, StageRows c
   Index const count = entries.count();
   if (count <= 0 || table.extent(1) == 0) return;
   check(tokens, rows, y.extent(0), y.extent(1), table.extent(1));
-  Gather<T> const gather{entries, table, {y, rows.patch_bytes}};
+  Gather<T> const gather{entries, table, {y, rows.bytes_per_row()}};
   if constexpr (on_device) {
     Index const teams = (count + Gather<T>::entries_per_team - 1) / Gather<T>::entries_per_team;
     Kokkos::parallel_for("strata::embedding::forward",
@@ -284,7 +304,7 @@ void embedding_backward(ExecSpace const& space, Tokens const& tokens, StageRows 
   Index const even = (2 * width / Index(space.concurrency()) + 63) / 64 * 64;
   Index const tile = on_device ? warp : std::clamp(even, Index(64), SumRows<T>::widest);
   Index const tiles = (width + tile - 1) / tile;
-  SumRows<T> const sum{order, starts, {dy, rows.patch_bytes}, dtable, frozen, tile, tiles};
+  SumRows<T> const sum{order, starts, {dy, rows.bytes_per_row()}, dtable, frozen, tile, tiles};
   if constexpr (on_device) {
     auto policy = TeamPolicy(space, int(vocabulary * tiles), int(SumRows<T>::strands), warp);
     Kokkos::parallel_for("strata::embedding::sum",
@@ -303,19 +323,19 @@ void embedding_backward(ExecSpace const& space, Tokens const& tokens, StageRows 
 }
 
 Index embedding_workspace(StageRows const& rows, Index vocabulary) {
-  Index const count = std::max(Index(0), rows.embedded_rows() * rows.patch_bytes);
+  Index const count = std::max(Index(0), rows.embedded_rows() * rows.bytes_per_row());
   return count + sort_blocks(count, vocabulary) * vocabulary + vocabulary + 1;
 }
 
 template <class T>
 Cost embedding_forward_cost(StageRows const& rows, Index width) {
-  double const entries = double(rows.embedded_rows()) * double(rows.patch_bytes);
+  double const entries = double(rows.embedded_rows()) * double(rows.bytes_per_row());
   return {entries * (1 + sizeof(T) * double(width)), entries * sizeof(T) * double(width), 0};
 }
 
 template <class T>
 Cost embedding_backward_cost(StageRows const& rows, Index width) {
-  double const entries = double(rows.embedded_rows()) * double(rows.patch_bytes);
+  double const entries = double(rows.embedded_rows()) * double(rows.bytes_per_row());
   // Tokens are read twice and the order is written and read once; the table's gradient stays in cache.
   return {entries * (2 + sizeof(Index) + sizeof(T) * double(width)), entries * sizeof(Index),
           entries * double(width)};

@@ -18,6 +18,7 @@ struct Tokens {
   Index stride = 0;
   Index padded_length = 0;
   std::int32_t pad = 0;
+  bool ring = false;  ///< a window's tokens lie in a ring: in front of its first place is its last
 
   /// Token of the padded batch: window = flat / padded_length.
   KOKKOS_INLINE_FUNCTION std::int32_t operator()(Index flat) const {
@@ -43,6 +44,8 @@ struct StageRows {
   /// (count) on the device: the byte of the batch at which sequence k begins, where sequences do not lie side
   /// by side; null otherwise.
   Index const* origins = nullptr;
+  /// Bytes in front of every sub-patch that are embedded with it. In front of a window stand pads.
+  Index lead = 0;
 
   /// 1 when row 0 of each sequence is a start vector and so embeds nothing.
   KOKKOS_INLINE_FUNCTION Index starts() const { return first_position == 0 ? 1 : 0; }
@@ -51,6 +54,8 @@ struct StageRows {
   KOKKOS_INLINE_FUNCTION Index embedded_rows() const { return shape.count * embedded_length(); }
   /// The first sub-patch that rows read, within its sequence.
   KOKKOS_INLINE_FUNCTION Index first_patch() const { return first_position + starts() - 1; }
+  /// Bytes that a row embeds.
+  KOKKOS_INLINE_FUNCTION Index bytes_per_row() const { return lead + patch_bytes; }
   /// First byte (of the padded batch) of the sub-patch that embedded row e reads.
   KOKKOS_INLINE_FUNCTION Index first_byte(Index e) const {
     Index const sequence = e / embedded_length();
@@ -69,8 +74,8 @@ struct StageRows {
   }
 };
 
-/// y (embedded_rows, patch_bytes * D) = embeddings of each sub-patch's bytes, first byte's D features first.
-/// table (V, D). Tokens, pads included, must be below V.
+/// y (embedded_rows, bytes_per_row * D) = embeddings of each sub-patch's bytes and of those in its lead,
+/// first byte's D features first. table (V, D). Tokens, pads included, must be below V.
 template <class T>
 void embedding_forward(ExecSpace const& space, Tokens const& tokens, StageRows const& rows, ConstMat<T> table,
                        Mat<T> y);

@@ -52,7 +52,9 @@ Generator<T>::Generator(model::Hierarchy<T> const& model, Index lanes, Index cap
   Index const positions = model.stages()[0]->block().history_width() == 0
                               ? 1
                               : std::max<Index>(1, (capacity_ + outer - 1) / outer);
-  ring_ = 2 * outer;
+  // Two outermost positions, and whole ones that hold what the first byte of the older one looks back to.
+  history_ = config.patch_history();
+  ring_ = (2 + (history_ + outer - 1) / outer) * outer;
   lanes_.assign(static_cast<std::size_t>(lanes), {0, std::vector<Place>(stages)});
   all_.resize(static_cast<std::size_t>(lanes));
   std::iota(all_.begin(), all_.end(), Index(0));
@@ -78,6 +80,7 @@ Generator<T>::Generator(model::Hierarchy<T> const& model, Index lanes, Index cap
 
   tokens_ = Tokens("strata::generator::tokens", lanes, ring_);
   host_tokens_ = Kokkos::create_mirror_view(tokens_);
+  for (Index lane = 0; lane < lanes; ++lane) forget_tokens(lane);
   full_ = Numbers("strata::generator::full", lanes);
   Kokkos::deep_copy(full_, ring_);
   numbers_ = Numbers("strata::generator::numbers", 3 * most_calls * static_cast<Index>(stages) * lanes);
@@ -214,6 +217,7 @@ void Generator<T>::run(Call const& call) {
   tokens.lengths = full_.data();
   tokens.windows = lanes();
   tokens.stride = tokens.padded_length = ring_;
+  tokens.ring = true;
   core::Arena::Frame const frame(*scratch_);
   hand_down(*scratch_, call.stage, r.shape, forward(*scratch_, call.stage, tokens, r, call.latest));
 }
@@ -333,13 +337,14 @@ void Generator<T>::read_tokens(Index number, std::span<Token const> tokens) {
     span.shape.patches = stages_[s].carry.capacity - 1;
     span.shape.patch_bytes = config.bytes_per_position(s);
     bytes = std::max(bytes, row_bytes(s, span.shape));
-    most_tokens = std::max(most_tokens, span.chunk * span.shape.patch_bytes);
+    most_tokens = std::max(most_tokens, history_ + span.chunk * span.shape.patch_bytes);
     spans.push_back(span);
   }
   core::Arena arena(bytes);
   Kokkos::View<std::uint16_t*, kernels::MemSpace> const ids("strata::generator::read", most_tokens);
   auto const host_ids = Kokkos::create_mirror_view(ids);
   auto const token_at = [&](Index t) {
+    if (t < 0) return static_cast<std::uint16_t>(config.pad_token_id);
     return t < before ? host_tokens_(number, t % ring_)
                       : static_cast<std::uint16_t>(tokens[static_cast<std::size_t>(t - before)]);
   };
@@ -353,7 +358,7 @@ void Generator<T>::read_tokens(Index number, std::span<Token const> tokens) {
       r.shape.length = std::min(span.chunk, end - row);
       r.first_position = row;
       r.origins = numbers_.data() + 1;
-      Index const from = place.start + std::max<Index>(0, row - 1) * r.patch_bytes;
+      Index const from = place.start + std::max<Index>(0, row - 1) * r.patch_bytes - history_;
       Index const to = place.start + (row + r.shape.length - 1) * r.patch_bytes;
       space.fence();  // the arrays below are in use by the chunk before
       for (Index t = from; t < to; ++t) host_ids(t - from) = token_at(t);

@@ -28,7 +28,7 @@ struct LaneState {
     std::vector<T> values;  ///< layer by layer keys and values of the rows and the border; then the context
   };
   Index position = 0;
-  std::vector<std::uint16_t> recent;  ///< the last tokens, at most those of two outermost positions
+  std::vector<std::uint16_t> recent;  ///< the last tokens, at most those of a lane's ring
   std::vector<Stage> stages;
   std::vector<T> hidden;  ///< (D), the last stage's last row
 };
@@ -114,13 +114,16 @@ class Generator {
   template <class Token>
   void read_tokens(Index lane, std::span<Token const> tokens);
   std::size_t row_bytes(std::size_t stage, kernels::StageRows const& r) const;
+  /// Fills a lane's ring with pads, where sub-patches look back beyond the first token.
+  void forget_tokens(Index lane);
   void check_room(Index lane, Index tokens) const;
   Pieces pieces(Index lane, std::size_t stage) const;
 
   model::Hierarchy<T> const& model_;
   /// Tokens a lane may have; less than asked for if the outermost stage has a position table.
   Index capacity_;
-  Index ring_;  ///< tokens a lane remembers: those of two outermost positions
+  Index history_;  ///< tokens that a sub-patch sees before its own
+  Index ring_;     ///< tokens a lane remembers: those of two outermost positions, and their history
   std::vector<Lane> lanes_;
   std::vector<StageState> stages_;
   std::unique_ptr<core::Arena> memory_, scratch_;

@@ -52,6 +52,16 @@ template <class T>
 void Generator<T>::reset(Index lane) {
   check_room(lane, 0);
   lanes_[static_cast<std::size_t>(lane)] = {0, std::vector<Place>(stages_.size())};
+  forget_tokens(lane);
+}
+
+template <class T>
+void Generator<T>::forget_tokens(Index lane) {
+  if (history_ == 0) return;
+  for (Index t = 0; t < ring_; ++t)
+    host_tokens_(lane, t) = static_cast<std::uint16_t>(model_.config().pad_token_id);
+  Kokkos::deep_copy(Kokkos::subview(tokens_, lane, Kokkos::ALL),
+                    Kokkos::subview(host_tokens_, lane, Kokkos::ALL));
 }
 
 template <class T>
@@ -137,6 +147,7 @@ void Generator<T>::restore(Index lane, LaneState<T> const& in) {
 #define STRATA_GENERATOR_STATE(T)                                                        \
   template typename Generator<T>::Pieces Generator<T>::pieces(Index, std::size_t) const; \
   template void Generator<T>::reset(Index);                                              \
+  template void Generator<T>::forget_tokens(Index);                                      \
   template void Generator<T>::copy(Index, Index);                                        \
   template LaneState<T> Generator<T>::state(Index);                                      \
   template void Generator<T>::restore(Index, LaneState<T> const&);

@@ -118,6 +118,8 @@ void ModelConfig::validate() const {
     fail(fmt::format("pad_token_id must be at least 0 and below num_tokens {}; it is {}", num_tokens,
                      pad_token_id));
   for (std::size_t s = 0; s < stages(); ++s) check_block(*this, s);
+  if (patch_encoder == PatchEncoder::convolution && stages() == 1)
+    fail("patch_encoder: convolution makes patches of bytes, but a model of one stage has none; use linear");
   check_products(*this);
 }
 

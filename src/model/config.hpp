@@ -3,6 +3,7 @@
 // What a model is: the `params` section of a deck, key by key (names as in the MBLM package).
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -20,6 +21,15 @@ enum class Position { none, fixed, rope };
 
 /// How stages are wired (doc/architecture.md, "Two heads").
 enum class Head { complete, reference };
+
+/// What happens to the embedded bytes of a stage above the last before they are cut into patches.
+enum class PatchEncoder {
+  linear,       ///< nothing: they are concatenated, normed and projected
+  convolution,  ///< causal convolutions go over them first (model/patch_convolutions.hpp)
+};
+
+/// Widths of these convolutions, in their order (Yu et al. 2023, arXiv 2305.07185, section 2.3.1).
+inline constexpr std::array<Index, 3> patch_convolution_widths = {3, 5, 7};
 
 struct BlockConfig {
   BlockType block_type = BlockType::transformer;
@@ -58,6 +68,7 @@ struct ModelConfig {
   std::vector<Index> seq_lens;  ///< P
   std::vector<BlockConfig> block;
   Head head = Head::complete;
+  PatchEncoder patch_encoder = PatchEncoder::linear;
   /// The MEGABYTE package treats the pad row of its embedding tables as an ordinary, trained row.
   bool pad_row_is_trained = false;
 
@@ -67,6 +78,13 @@ struct ModelConfig {
   Index bytes_per_position(std::size_t stage) const {
     Index bytes = 1;
     for (std::size_t s = stage + 1; s < stages(); ++s) bytes *= seq_lens[s];
+    return bytes;
+  }
+  /// Bytes before a patch that its embedding sees.
+  Index patch_history() const {
+    Index bytes = 0;
+    if (patch_encoder == PatchEncoder::convolution)
+      for (Index const width : patch_convolution_widths) bytes += width - 1;
     return bytes;
   }
   bool has_dropout() const {

@@ -20,7 +20,10 @@ N embedder(ModelConfig const& c, std::size_t s) {
   N patch = local;
   for (std::size_t k = s + 1; k < c.stages(); ++k) patch *= of<N>(c.seq_lens[k]);
   N const width = of<N>(c.hidden_dims[s]);
-  return table + 2 * patch + width * patch + width + 2 * width;
+  N convolutions = 0;
+  if (c.patch_encoder == PatchEncoder::convolution)
+    for (Index const inputs : patch_convolution_widths) convolutions += local * of<N>(inputs + 1);
+  return convolutions + table + 2 * patch + width * patch + width + 2 * width;
 }
 
 template <class N>

@@ -11,7 +11,9 @@
 
 namespace strata::model {
 
+using kernels::columns;
 using kernels::range;
+using kernels::reshape;
 using kernels::rows;
 using kernels::StageRows;
 
@@ -49,6 +51,9 @@ void for_each_piece(StageRows const& all, Index max_rows, F const& f) {
 template <class T>
 struct PatchEmbedder<T>::Scratch {
   Mat<T> gathered, normed;  // (piece rows, R * D_local)
+  // With convolutions the two are columns of the last level and of d: (piece rows * (history + R), D_local).
+  typename PatchConvolutions<T>::Levels levels;
+  Mat<T> d, dx;
   Vec<T> mean, inverse_std;
   Vec<T> workspace;
   Vec<Index> order;
@@ -57,24 +62,36 @@ struct PatchEmbedder<T>::Scratch {
     Scratch s;
     Index const n = e.piece_rows(embedded_rows);
     Index const concatenated = e.patch_bytes_ * e.local_width_;
-    if (!e.is_table_) {
+    auto const convolved = [&] { return arena.template matrix<T>(e.convolved(n).rows(), e.local_width_); };
+    if (e.convolutions_) {
+      for (std::size_t l = 0; l < s.levels.size(); ++l)
+        s.levels[l] = l < 2 || backward ? convolved() : s.levels[l - 2];
+    } else if (!e.is_table_) {
       s.gathered = arena.template matrix<T>(n, concatenated);
+    }
+    if (!e.is_table_) {
       s.mean = arena.template vector<T>(n);
       s.inverse_std = arena.template vector<T>(n);
     }
     if (backward) {
-      if (!e.is_table_) {
+      if (e.convolutions_) {
+        s.d = convolved();
+        s.dx = convolved();
+      } else if (!e.is_table_) {
         s.normed = arena.template matrix<T>(n, concatenated);
-        s.workspace =
-            arena.template vector<T>(std::max({kernels::layer_norm_workspace(n, concatenated),
-                                               kernels::layer_norm_workspace(embedded_rows, e.width_),
-                                               kernels::column_sums_workspace(embedded_rows, e.width_)}));
       }
+      if (!e.is_table_)
+        s.workspace = arena.template vector<T>(
+            std::max({kernels::layer_norm_workspace(n, concatenated),
+                      kernels::layer_norm_workspace(embedded_rows, e.width_),
+                      kernels::column_sums_workspace(embedded_rows, e.width_),
+                      e.convolutions_ ? e.convolutions_->workspace(e.convolved(n)) : 0}));
       // One sequence of n sub-patches has as many embedded rows as any other shape with n of them.
       StageRows piece;
       piece.shape = {1, n};
       piece.first_position = 1;
       piece.patch_bytes = e.patch_bytes_;
+      piece.lead = e.history_;
       s.order = arena.template vector<Index>(kernels::embedding_workspace(piece, e.vocabulary_));
     }
     return s;
@@ -89,6 +106,7 @@ PatchEmbedder<T>::PatchEmbedder(ModelConfig const& config, std::size_t stage, Re
       patch_bytes_(config.bytes_per_position(stage)),
       vocabulary_(config.num_tokens),
       frozen_row_(config.pad_row_is_trained ? -1 : config.pad_token_id),
+      history_(config.is_last(stage) ? 0 : config.patch_history()),
       is_table_(config.is_last(stage)) {
   std::string const prefix = "token_embs_rev." + std::to_string(config.stages() - 1 - stage) + ".";
   Initial const normal{Initial::Kind::normal, 0, frozen_row_};
@@ -106,11 +124,13 @@ PatchEmbedder<T>::PatchEmbedder(ModelConfig const& config, std::size_t stage, Re
   bias_ = parameters.declare(prefix + "3.bias", {width_}, uniform, ready);
   second_gain_ = parameters.declare(prefix + "4.weight", {width_}, one, ready);
   second_bias_ = parameters.declare(prefix + "4.bias", {width_}, zero, ready);
+  if (history_ > 0) convolutions_.emplace(local_width_, prefix, ready, parameters);
 }
 
 template <class T>
 Index PatchEmbedder<T>::piece_rows(Index embedded_rows) const {
-  return std::min(embedded_rows, std::max(least_piece_rows, piece_elements / (patch_bytes_ * local_width_)));
+  return std::min(embedded_rows,
+                  std::max(least_piece_rows, piece_elements / ((history_ + patch_bytes_) * local_width_)));
 }
 
 template <class T>
@@ -132,6 +152,58 @@ std::size_t PatchEmbedder<T>::backward_scratch(Index embedded_rows) const {
   return arena.peak();
 }
 
+/// Of convolved sub-patches with their history (rows * (history + R), D_local): the sub-patches (rows, R *
+/// D_local).
+template <class T>
+Mat<T> PatchEmbedder<T>::behind_history(Mat<T> const& convolved_rows, Index rows_of_piece) const {
+  Index const all = (history_ + patch_bytes_) * local_width_;
+  return columns(Mat<T>(convolved_rows.data(), rows_of_piece, all), history_ * local_width_, all);
+}
+
+/// The embeddings of a piece's sub-patches side by side (piece rows, R * D_local).
+template <class T>
+Mat<T> PatchEmbedder<T>::concatenate(Pass<T> const& pass, kernels::Tokens const& tokens,
+                                     StageRows const& piece, Scratch const& scratch) const {
+  Index const count = piece.embedded_rows();
+  Mat<T> const table = pass.parameters.value(table_);
+  if (!convolutions_) {
+    Mat<T> const gathered = rows(scratch.gathered, 0, count);
+    kernels::embedding_forward<T>(pass.space, tokens, piece, table, gathered);
+    return gathered;
+  }
+  Sequences const shape = convolved(count);
+  StageRows with_history = piece;
+  with_history.lead = history_;
+  auto levels = scratch.levels;
+  for (Mat<T>& level : levels) level = rows(level, 0, shape.rows());
+  Index const all = shape.length * local_width_;
+  kernels::embedding_forward<T>(pass.space, tokens, with_history, table, reshape(levels[0], count, all));
+  convolutions_->forward(pass, shape, levels);
+  return behind_history(levels.back(), count);
+}
+
+/// From the gradient of what `concatenate` returned, to the table and the convolutions. With convolutions the
+/// gradient stands in the columns of scratch.d behind the history.
+template <class T>
+void PatchEmbedder<T>::concatenate_backward(Pass<T> const& pass, kernels::Tokens const& tokens,
+                                            StageRows const& piece, Scratch const& scratch,
+                                            Mat<T> gradient) const {
+  StageRows with_history = piece;
+  with_history.lead = history_;
+  if (convolutions_) {
+    Index const count = piece.embedded_rows();
+    Sequences const shape = convolved(count);
+    auto levels = scratch.levels;
+    for (Mat<T>& level : levels) level = rows(level, 0, shape.rows());
+    Mat<T> const d = rows(scratch.d, 0, shape.rows());
+    gradient = reshape(d, count, shape.length * local_width_);
+    Kokkos::deep_copy(pass.space, columns(gradient, 0, history_ * local_width_), T(0));
+    convolutions_->backward(pass, shape, levels, d, rows(scratch.dx, 0, shape.rows()), scratch.workspace);
+  }
+  kernels::embedding_backward<T>(pass.space, tokens, with_history, gradient, frozen_row_,
+                                 pass.parameters.gradient(table_), scratch.order);
+}
+
 template <class T>
 void PatchEmbedder<T>::forward(Pass<T> const& pass, kernels::Tokens const& tokens, StageRows const& all,
                                Vec<T> tape, Mat<T> out) const {
@@ -146,8 +218,7 @@ void PatchEmbedder<T>::forward(Pass<T> const& pass, kernels::Tokens const& token
   Mat<T> const z(tape.data(), n, width_);
   for_each_piece(all, piece_rows(n), [&](StageRows const& piece, Index first) {
     Index const count = piece.embedded_rows();
-    Mat<T> const gathered = rows(scratch.gathered, 0, count);
-    kernels::embedding_forward<T>(pass.space, tokens, piece, p.value(table_), gathered);
+    Mat<T> const gathered = concatenate(pass, tokens, piece, scratch);
     kernels::layer_norm_forward<T>(pass.space, gathered, p.vector(first_gain_), p.vector(first_bias_),
                                    gathered, range(scratch.mean, 0, count),
                                    range(scratch.inverse_std, 0, count));
@@ -183,14 +254,14 @@ void PatchEmbedder<T>::backward(Pass<T> const& pass, kernels::Tokens const& toke
   kernels::column_sums<T>(pass.space, dz, p.gradient_vector(bias_), scratch.workspace);
   for_each_piece(all, piece_rows(n), [&](StageRows const& piece, Index first) {
     Index const count = piece.embedded_rows();
-    Mat<T> const gathered = rows(scratch.gathered, 0, count);
-    Mat<T> const normed = rows(scratch.normed, 0, count);
+    Mat<T> gathered;
+    Mat<T> const normed = convolutions_ ? behind_history(scratch.d, count) : rows(scratch.normed, 0, count);
     Mat<T> const dz_piece = rows(dz, first, first + count);
     Vec<T> const mean_piece = range(scratch.mean, 0, count);
     Vec<T> const inverse_std_piece = range(scratch.inverse_std, 0, count);
     {
       kernels::Region const region("rebuild");
-      kernels::embedding_forward<T>(pass.space, tokens, piece, p.value(table_), gathered);
+      gathered = concatenate(pass, tokens, piece, scratch);
       kernels::layer_norm_forward<T>(pass.space, gathered, p.vector(first_gain_), p.vector(first_bias_),
                                      normed, mean_piece, inverse_std_piece);
     }
@@ -200,14 +271,16 @@ void PatchEmbedder<T>::backward(Pass<T> const& pass, kernels::Tokens const& toke
     kernels::layer_norm_backward<T>(pass.space, dnormed, gathered, p.vector(first_gain_), mean_piece,
                                     inverse_std_piece, dnormed, p.gradient_vector(first_gain_),
                                     p.gradient_vector(first_bias_), scratch.workspace);
-    kernels::embedding_backward<T>(pass.space, tokens, piece, dnormed, frozen_row_, p.gradient(table_),
-                                   scratch.order);
+    concatenate_backward(pass, tokens, piece, scratch, dnormed);
   });
 }
 
 template <class T>
 double PatchEmbedder<T>::forward_flops_per_row() const {
-  return is_table_ ? 0 : 2.0 * static_cast<double>(width_) * static_cast<double>(patch_bytes_ * local_width_);
+  if (is_table_) return 0;
+  double const convolution =
+      convolutions_ ? static_cast<double>(convolved(1).rows()) * convolutions_->forward_flops_per_byte() : 0;
+  return convolution + 2.0 * static_cast<double>(width_) * static_cast<double>(patch_bytes_ * local_width_);
 }
 
 template class PatchEmbedder<float>;

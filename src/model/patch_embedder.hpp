@@ -2,13 +2,16 @@
 #pragma once
 // From a sub-patch's bytes to one vector of a stage's width:
 //   last stage:   the byte's row of an embedding table
-//   other stages: rows of the stage's own table (local width), concatenated -> LayerNorm -> Linear ->
-//   LayerNorm
+//   other stages: rows of the stage's own table (local width), with patch_encoder `convolution` through
+//   PatchConvolutions, concatenated -> LayerNorm -> Linear -> LayerNorm
 // The concatenation is the widest array of a model (R_s * D_local), so it exists for a few rows at a time
 // only and is gathered again in backward.
 
+#include <optional>
+
 #include "kernels/embedding.hpp"
 #include "model/block.hpp"
+#include "model/patch_convolutions.hpp"
 
 namespace strata::model {
 
@@ -35,11 +38,19 @@ class PatchEmbedder {
  private:
   struct Scratch;
   Index piece_rows(Index embedded_rows) const;
+  Sequences convolved(Index rows) const { return {rows, history_ + patch_bytes_}; }
+  Mat<T> behind_history(Mat<T> const& convolved_rows, Index rows_of_piece) const;
+  Mat<T> concatenate(Pass<T> const& pass, kernels::Tokens const& tokens, kernels::StageRows const& piece,
+                     Scratch const& scratch) const;
+  void concatenate_backward(Pass<T> const& pass, kernels::Tokens const& tokens,
+                            kernels::StageRows const& piece, Scratch const& scratch, Mat<T> gradient) const;
 
   Index width_, local_width_, patch_bytes_, vocabulary_, frozen_row_;
+  Index history_;  ///< bytes before a sub-patch that are convolved with it
   bool is_table_;  ///< last stage: the table's rows are the result
   std::size_t table_ = 0, first_gain_ = 0, first_bias_ = 0, weight_ = 0, bias_ = 0, second_gain_ = 0,
               second_bias_ = 0;
+  std::optional<PatchConvolutions<T>> convolutions_;
 };
 
 }  // namespace strata::model

@@ -219,6 +219,9 @@ Export export_safetensors(std::string const& checkpoint, std::string const& outp
     throw InputError(reader.path() +
                      ": MEGABYTE has causal Transformer blocks without rope positions only; use "
                      "the names of mblm");
+  if (deck.params.patch_encoder == model::PatchEncoder::convolution)
+    throw InputError(reader.path() +
+                     ": the model has patch_encoder convolution, which the Python packages do not have");
   if (deck.params.head == model::Head::complete)
     result.warnings.push_back(
         reader.path() +

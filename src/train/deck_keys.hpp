@@ -39,6 +39,10 @@ inline std::vector<Choice<model::Head>> heads() {
   return {{"complete", model::Head::complete}, {"reference", model::Head::reference}};
 }
 
+inline std::vector<Choice<model::PatchEncoder>> patch_encoders() {
+  return {{"linear", model::PatchEncoder::linear}, {"convolution", model::PatchEncoder::convolution}};
+}
+
 template <class Visitor>
 void visit_root(Visitor& v) {
   v.nested("params", "mapping", "required", "The model.");
@@ -73,6 +77,11 @@ void visit_model(Visitor& v, model::ModelConfig& m, std::vector<Index>& checkpoi
   v.choice(
       "head", m.head, false, heads(),
       "How stages are wired. `complete`: every byte sees its whole past. `reference`: as in the package.");
+  v.choice(
+      "patch_encoder", m.patch_encoder, false, patch_encoders(),
+      "How bytes become the patches of the stages above the last. `linear`: embedded and projected. "
+      "`convolution`: causal convolutions of 3, 5 and 7 bytes go over the embedded bytes first, so that a "
+      "patch depends less on where it is cut.");
 }
 
 template <class Visitor>

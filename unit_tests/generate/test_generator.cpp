@@ -120,6 +120,37 @@ TYPED_TEST(Generation, GivesTheLogitsOfTheWholeWindowWithEveryBlock) {
     }
 }
 
+/// The bytes before a patch that its convolutions reach for are at hand when it is complete.
+TYPED_TEST(Generation, GivesTheLogitsOfTheWholeWindowWithConvolutions) {
+  for (Head const head : {Head::complete, Head::reference})
+    for (std::vector<Index> const& lens :
+         std::vector<std::vector<Index>>{{14, 1}, {9, 4}, {3, 16}, {3, 2, 3}, {4, 4, 2}}) {
+      SCOPED_TRACE(testing::PrintToString(lens) + (head == Head::complete ? " complete" : " reference"));
+      Hierarchy<TypeParam> model(with_convolutions(small_config(head, lens, Position::fixed, 40, 39)), {2, 7},
+                                 false);
+      randomise(model.parameters(), 55);
+      Index const length = product(lens);
+      std::vector<std::int64_t> const ids = random_ids(3 * length, 56);
+      model::Predictions const p = model::predict(model, ids, 3);
+      Generator<TypeParam> generator(model, 3);
+      for (Index t = 0; t < length; ++t) {
+        EXPECT_LE(error(generator.logits(), p, t), this->tolerance) << "token " << t;
+        generator.append(column(ids, 3, length, t));
+      }
+      // A lane that starts anew has forgotten what stood in it.
+      generator.reset(1);
+      for (Index t = 0; t < length; ++t) {
+        Index const lane = 1;
+        std::int32_t const token = column(ids, 3, length, t)[1];
+        std::span<TypeParam const> const logits = generator.logits(std::span<Index const>(&lane, 1));
+        for (Index v = 0; v < p.vocabulary; ++v)
+          EXPECT_NEAR(logits[static_cast<std::size_t>(v)], p.at(1, t)[v], 100 * this->tolerance)
+              << "token " << t;
+        generator.append(std::span<Index const>(&lane, 1), std::span<std::int32_t const>(&token, 1));
+      }
+    }
+}
+
 /// Reading a prompt without asking for logits leads to the same place.
 TYPED_TEST(Generation, ReadsPromptsSilently) {
   for (Head const head : {Head::complete, Head::reference}) {

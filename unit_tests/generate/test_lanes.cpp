@@ -20,6 +20,7 @@ struct Case {
   std::vector<Index> lens;
   char const* letters;
   Position position;
+  bool convolutions = false;
 };
 
 std::vector<Case> cases() {
@@ -31,19 +32,23 @@ std::vector<Case> cases() {
           {{5, 3}, "12", Position::none},
           {{3, 2, 3}, "2TT", Position::none},
           {{3, 2, 3}, "T21", Position::rope},
-          {{2, 2, 2, 3}, "T12T", Position::fixed}};
+          {{2, 2, 2, 3}, "T12T", Position::fixed},
+          {{5, 3}, "TT", Position::fixed, true},
+          {{2, 16}, "2T", Position::none, true},
+          {{3, 2, 3}, "T21", Position::rope, true}};
 }
 
 template <class T>
 Hierarchy<T> make_model(Case const& c, Head head, std::uint64_t seed = 71) {
-  Hierarchy<T> model(with_blocks(small_config(head, c.lens, c.position, 40, 39), c.letters), {2, 7}, false);
+  ModelConfig const config = with_blocks(small_config(head, c.lens, c.position, 40, 39), c.letters);
+  Hierarchy<T> model(c.convolutions ? with_convolutions(config) : config, {2, 7}, false);
   randomise(model.parameters(), seed);
   return model;
 }
 
 std::string name_of(Case const& c, Head head) {
   return testing::PrintToString(c.lens) + " " + c.letters +
-         (head == Head::complete ? " complete" : " reference");
+         (head == Head::complete ? " complete" : " reference") + (c.convolutions ? " convolutions" : "");
 }
 
 Index context_of(Case const& c) {

@@ -64,6 +64,12 @@ inline ModelConfig with_blocks(ModelConfig config, std::string const& letters) {
   return config;
 }
 
+/// The same model with a convolutional patch encoder.
+inline ModelConfig with_convolutions(ModelConfig config) {
+  config.patch_encoder = model::PatchEncoder::convolution;
+  return config;
+}
+
 /// Random windows on the host: lengths[b] tokens each, no weights unless asked for.
 struct Windows {
   std::vector<Index> lengths;

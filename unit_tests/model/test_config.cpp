@@ -234,8 +234,12 @@ TEST(ParameterCount, EqualsTheStoresCount) {
       c.block[s].ff_multiplier = 2 + static_cast<Index>(s);
       c.block[s].pos_emb_type = s == 1 ? Position::rope : s == 2 ? Position::none : Position::fixed;
     }
-    Hierarchy<double> const model(c, {}, false);
-    EXPECT_EQ(count_parameters(c).total(), model.parameters().count()) << stages << " stages";
+    for (PatchEncoder const encoder : {PatchEncoder::linear, PatchEncoder::convolution}) {
+      if (stages == 1 && encoder == PatchEncoder::convolution) continue;
+      c.patch_encoder = encoder;
+      Hierarchy<double> const model(c, {}, false);
+      EXPECT_EQ(count_parameters(c).total(), model.parameters().count()) << stages << " stages";
+    }
   }
   for (auto const& [first, second] :
        {std::pair(BlockType::mamba1, BlockType::mamba2), std::pair(BlockType::mamba2, BlockType::mamba1)}) {

@@ -80,6 +80,25 @@ TEST(Dependencies, HoldForStateSpaceStages) {
   }
 }
 
+/// No convolution carries a byte into the patch that predicts it, or into an earlier one.
+TEST(Dependencies, HoldForConvolutionalPatchEncoders) {
+  for (std::vector<Index> const& lens :
+       std::vector<std::vector<Index>>{{4, 3}, {6, 4}, {5, 1}, {2, 14}, {3, 2, 3}, {2, 1, 4}, {2, 2, 2, 3}}) {
+    Index context = 1;
+    for (Index const n : lens) context *= n;
+    for (Index const length : {context, context - 1}) {
+      SCOPED_TRACE(testing::PrintToString(lens) + " length " + std::to_string(length));
+      std::vector<std::uint8_t> const complete =
+          matrix(with_convolutions(small_config(Head::complete, lens, Position::fixed, 40, 39)), length);
+      expect_no_later_byte(complete, length);
+      EXPECT_EQ(with_full_past(complete, length), length);
+      expect_no_later_byte(
+          matrix(with_convolutions(small_config(Head::reference, lens, Position::none, 40, 39)), length),
+          length);
+    }
+  }
+}
+
 /// Published behaviour of the original packages: from three stages on some bytes miss most of their past.
 TEST(Dependencies, HeadReferenceHasItsHoles) {
   struct Case {

@@ -67,6 +67,14 @@ std::vector<GradientCase> gradient_cases() {
                    with_blocks(small_config(reference, {3, 2, 3}, Position::fixed, 20, 19), "2T1"),
                    Windows({17, 18, 4}, 20, 13),
                    {}});
+  cases.push_back({"two stages, convolutions",
+                   with_convolutions(small_config(complete, {5, 4}, Position::fixed, 20, 19)),
+                   Windows({17, 20, 7}, 20, 15),
+                   {}});
+  cases.push_back({"three stages, reference, convolutions",
+                   with_convolutions(small_config(reference, {3, 2, 3}, Position::rope, 20, 9)),
+                   Windows({17, 18, 4}, 20, 16, true),
+                   {}});
   cases.push_back({"22, dropout",
                    with_blocks(small_config(complete, {4, 3}, Position::none, 20, 19, 0.3), "22"),
                    Windows({11, 12, 7}, 20, 14), 79});

@@ -4,6 +4,8 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "unit_tests/model/small_model.hpp"
 #include "unit_tests/support/owned.hpp"
 #include "unit_tests/support/token_batch.hpp"
@@ -102,6 +104,85 @@ TYPED_TEST(PatchEmbedders, PiecesOfUnequalSizeMakeOneWhole) {
     for (std::size_t p = 0; p < a.size(); ++p)
       EXPECT_LE(relative_difference(a[p], b[p]), tolerance) << whole.name(p);
   }
+}
+
+/// The convolutions over a whole window at once, in double and byte by byte, then concatenation and the two
+/// norms, against the embedder's rows of patches with their history.
+TYPED_TEST(PatchEmbedders, ConvolveLikeALoopOverTheWindow) {
+  double const tolerance = std::is_same_v<TypeParam, double> ? 1e-12 : 1e-5;
+  ModelConfig const model = with_convolutions(small_config(Head::complete, {6, 4}, Position::none, 20, 19));
+  Index const patch = 4, patches = 6, length = patch * patches, before = 40;
+  Index const width = model.hidden_dims[0], local = model.hidden_dims[1];
+  model::ParameterStore<TypeParam> store;
+  model::PatchEmbedder<TypeParam> const embedder(model, 0, model::Ready::at_end, store);
+  store.allocate(true);
+  randomise(store, 65);
+  auto const value = [&](char const* name) {
+    std::size_t const p = store.find(std::string("token_embs_rev.1.") + name);
+    std::vector<TypeParam> values(static_cast<std::size_t>(store.place(p).size()));
+    store.get(p, values.data());
+    return std::vector<double>(values.begin(), values.end());
+  };
+  auto const windows = random_windows(3, static_cast<std::size_t>(length), 19, 66);
+  TokenBatch const batch(windows, static_cast<std::size_t>(length), 19, false);
+
+  auto const table = value("0.weight");
+  std::vector<double> wanted;
+  for (std::vector<int> const& window : windows) {
+    // As many pads before the window as the infinitely many that are meant.
+    std::vector<std::vector<double>> h(static_cast<std::size_t>(before + length));
+    for (Index t = -before; t < length; ++t) {
+      bool const inside = t >= 0 && t < static_cast<Index>(window.size());
+      auto const row = table.begin() + (inside ? window[static_cast<std::size_t>(t)] : 19) * local;
+      h[static_cast<std::size_t>(before + t)].assign(row, row + local);
+    }
+    for (std::size_t layer = 0; layer < 3; ++layer) {
+      std::size_t const inputs = 3 + 2 * layer;
+      auto const weight = value(("convolutions." + std::to_string(layer) + ".weight").c_str());
+      auto const bias = value(("convolutions." + std::to_string(layer) + ".bias").c_str());
+      auto next = h;
+      for (std::size_t t = inputs; t < h.size(); ++t)
+        for (std::size_t c = 0; c < static_cast<std::size_t>(local); ++c) {
+          double sum = bias[c];
+          for (std::size_t w = 0; w < inputs; ++w) sum += weight[c * inputs + w] * h[t + 1 + w - inputs][c];
+          next[t][c] += sum / (1 + std::exp(-sum));
+        }
+      h = next;
+    }
+    auto const normed = [](std::vector<double> x, std::vector<double> const& gain,
+                           std::vector<double> const& bias) {
+      double mean = 0, square = 0;
+      for (double const v : x) mean += v / static_cast<double>(x.size());
+      for (double const v : x) square += (v - mean) * (v - mean) / static_cast<double>(x.size());
+      for (std::size_t i = 0; i < x.size(); ++i)
+        x[i] = (x[i] - mean) / std::sqrt(square + 1e-5) * gain[i] + bias[i];
+      return x;
+    };
+    auto const weight = value("3.weight");
+    for (Index e = 0; e + 1 < patches; ++e) {
+      std::vector<double> row;
+      for (Index t = before + e * patch; t < before + (e + 1) * patch; ++t)
+        row.insert(row.end(), h[static_cast<std::size_t>(t)].begin(), h[static_cast<std::size_t>(t)].end());
+      row = normed(row, value("2.weight"), value("2.bias"));
+      std::vector<double> z = value("3.bias");
+      for (std::size_t d = 0; d < z.size(); ++d)
+        for (std::size_t i = 0; i < row.size(); ++i) z[d] += weight[d * row.size() + i] * row[i];
+      z = normed(z, value("4.weight"), value("4.bias"));
+      wanted.insert(wanted.end(), z.begin(), z.end());
+    }
+  }
+
+  StageRows all;
+  all.patches = patches;
+  all.patch_bytes = patch;
+  all.shape = {3, patches};
+  Index const n = all.embedded_rows();
+  core::Arena arena(embedder.forward_scratch(n));
+  model::Pass<TypeParam> const pass{kernels::ExecSpace(), arena, store, {}};
+  OwnedVec<TypeParam> const tape(embedder.tape_size(n));
+  OwnedMat<TypeParam> const out(n, width);
+  embedder.forward(pass, batch.tokens(), all, tape.span(), out.span());
+  EXPECT_LE(relative_difference(wanted, out.values()), tolerance);
 }
 
 }  // namespace
