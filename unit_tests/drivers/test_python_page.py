@@ -63,7 +63,7 @@ def shapes(name, sizes):
     """Of all rows of the table that the parameter's name fits."""
     found = set()
     for pattern, shape in PARAMETERS:
-        groups = {"S": r"(?P<S>\d+)", "K": r"(?P<K>[1-9]\d*)", "L": r"\d+"}
+        groups = {"S": r"(?P<S>\d+)", "K": r"(?P<K>[1-9]\d*)", "L": r"(?P<L>\d+)"}
         parts = [groups.get(part, re.escape(part)) for part in pattern.split(".")]
         match = re.fullmatch(r"\.".join(parts), name)
         if not match:
@@ -75,7 +75,7 @@ def shapes(name, sizes):
         if place.get("K"):
             stage = len(sizes) - 1 - int(place["K"])
         try:
-            value = eval(shape, {}, sizes[stage])  # the page's own text
+            value = eval(shape, {}, {**sizes[stage], "L": int(place.get("L") or 0)})  # the page's own text
         except NameError:
             continue  # a size of another kind of block
         found.add(value if isinstance(value, tuple) else (value,))
@@ -106,7 +106,7 @@ class Page(unittest.TestCase):
             blocks = [outer, TRANSFORMER % "", inner]
             dims, lens = [32, 24, 40], [16, 4, 2]
             path = train(f"run{number}", f"params.hidden_dims={dims}", f"params.seq_lens={lens}", "params.num_layers=[1, 2, 1]",
-                         "params.input_seq_len=128", f"params.block=[{', '.join(blocks)}]")
+                         "params.input_seq_len=128", "params.patch_encoder=convolution", f"params.block=[{', '.join(blocks)}]")
             sizes = []
             for s, (width, length, block) in enumerate(zip(dims, lens, blocks)):
                 size = {"V": 257, "D": width, "P": length, "Z": dims[-1], "R": 1}
