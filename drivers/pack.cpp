@@ -70,7 +70,7 @@ class Progress {
 
 struct Arguments {
   data::PackOptions options;
-  std::string fractions;
+  std::string fractions, images;
   bool json = false;
 };
 
@@ -110,6 +110,7 @@ void run(Arguments& arguments) {
   if (options.split_within && arguments.fractions.empty()) {
     throw core::InputError("--split-within needs --split with the fractions to cut each file by");
   }
+  if (!arguments.images.empty()) options.images = data::parse_image_order(arguments.images);
   options.progress = Progress();
   options.stop = [] { return stop_signal != 0; };
   options.warn = [](std::string const& text) { fmt::print(stderr, "warning: {}\n", text); };
@@ -154,6 +155,12 @@ void add_pack(CLI::App& program) {
       ->type_name("FRACTIONS");
   command->add_flag("--split-within", options.split_within,
                     "Cut each file by the fractions, first bytes to train, instead of dealing whole files");
+  command
+      ->add_option(
+          "--images", arguments->images,
+          "Files are images (PNG, JPEG, PPM, PGM): pack their pixels, row by row (raster) or in blocks "
+          "of P x P (patch:P)")
+      ->type_name("ORDER");
   command->add_option("--compress", options.compression, "gzip level, 0 for none")
       ->check(CLI::Range(0, 9))
       ->capture_default_str();

@@ -14,6 +14,7 @@ packages=(
   g++ cmake ninja-build make git ca-certificates dpkg-dev
   openmpi-bin libopenmpi-dev libhdf5-openmpi-dev libopenblas-openmp-dev
   libyaml-cpp-dev libcli11-dev libfmt-dev libspdlog-dev nlohmann-json3-dev librandom123-dev
+  libpng-dev libjpeg62-turbo-dev
   libgtest-dev libbenchmark-dev python3 python3-venv python3-h5py python3-matplotlib slurm-wlm munge clang-format-14
 )
 

@@ -2,7 +2,7 @@
 # LUMI-G at CSC: an EPYC with 64 cores, 56 of them for jobs, and four MI250X that count as eight GPUs, one rank per GPU.
 # Not run: written from LUMI's public documentation; Strata has not been compiled with HIP anywhere yet.
 module load CrayEnv PrgEnv-amd craype-accel-amd-gfx90a rocm cray-hdf5-parallel buildtools
-# The libraries that no module has (Kokkos, yaml-cpp, CLI11, fmt, spdlog, nlohmann-json, Random123) in one prefix.
+# The libraries that no module has (Kokkos, yaml-cpp, CLI11, fmt, spdlog, nlohmann-json, Random123, libpng, libjpeg) in one prefix.
 export STRATA_DEPS=${STRATA_DEPS:-$HOME/strata-deps/lumi-g}
 export CMAKE_PREFIX_PATH=$STRATA_DEPS${CMAKE_PREFIX_PATH:+:$CMAKE_PREFIX_PATH}
 export STRATA_BUILD=${STRATA_BUILD:-${STRATA_HOME:-$PWD}/build/lumi-g}

@@ -2,7 +2,7 @@
 # NERSC Perlmutter, GPU nodes: an EPYC 7763 with 64 cores and four A100, one rank per GPU.
 # Not run: written from NERSC's public documentation; neither built nor started on the machine.
 module load PrgEnv-gnu cudatoolkit craype-accel-nvidia80 cray-hdf5-parallel cmake
-# The libraries that no module has (Kokkos, yaml-cpp, CLI11, fmt, spdlog, nlohmann-json, Random123) in one prefix.
+# The libraries that no module has (Kokkos, yaml-cpp, CLI11, fmt, spdlog, nlohmann-json, Random123, libpng, libjpeg) in one prefix.
 export STRATA_DEPS=${STRATA_DEPS:-$HOME/strata-deps/perlmutter}
 export CMAKE_PREFIX_PATH=$STRATA_DEPS${CMAKE_PREFIX_PATH:+:$CMAKE_PREFIX_PATH}
 export NVCC_WRAPPER_DEFAULT_COMPILER=CC

@@ -12,6 +12,8 @@ find_package(fmt REQUIRED)
 find_package(spdlog REQUIRED)               # log lines
 find_package(nlohmann_json REQUIRED)        # --json, metrics.jsonl
 find_package(CLI11 REQUIRED)                # command lines
+find_package(PNG REQUIRED)                  # images for `strata pack --images`
+find_package(JPEG REQUIRED)
 find_path(RANDOM123_INCLUDE_DIR Random123/philox.h REQUIRED)   # counter-based random numbers
 add_library(strata_random123 INTERFACE)
 target_include_directories(strata_random123 SYSTEM INTERFACE ${RANDOM123_INCLUDE_DIR})

@@ -142,6 +142,8 @@ PackResult pack(PackOptions const& options) {
   if (!options.overwrite && access(options.output.c_str(), F_OK) == 0) {
     throw core::InputError(options.output + " exists already; use --force to replace it");
   }
+  if (options.images && options.split_within)
+    throw core::InputError("--split-within would cut images; deal whole ones with --split alone");
   std::vector<Document> const documents = plan(options, warn);
   std::int64_t total = 0;
   for (Document const& document : documents) total += document.end - document.begin;
@@ -158,22 +160,34 @@ PackResult pack(PackOptions const& options) {
   std::int64_t done = 0;
   for (Document const& document : documents) {
     auto const s = static_cast<std::size_t>(document.split);
-    std::int64_t const size = document.end - document.begin;
+    std::int64_t const in_file = document.end - document.begin;
+    std::int64_t size = in_file;
+    std::vector<std::uint8_t> pixels;
+    if (options.images) {
+      if (options.stop && options.stop()) throw PackStopped();
+      pixels = in_order(io::read_image(document.file.path), *options.images, document.file.path);
+      size = static_cast<std::int64_t>(pixels.size());
+    }
     digest.update(std::string(to_string(document.split)) + '\0' + document.file.relative + '\0');
     add_little_endian(digest, size);
-    Input const input(document.file.path, document.begin);
-    for (std::int64_t left = size; left > 0;) {
-      if (options.stop && options.stop()) throw PackStopped();
-      std::span<std::uint8_t> const part(
-          buffer.data(),
-          input.read(std::span(buffer.data(),
-                               std::min<std::size_t>(buffer.size(), static_cast<std::size_t>(left)))));
+    auto const take = [&](std::span<std::uint8_t const> part, std::int64_t of_file) {
       digest.update(part);
       for (std::uint8_t const byte : part) ++histograms[s][byte];
-      writer.append(document.split, std::span<std::uint8_t const>(part));
-      left -= static_cast<std::int64_t>(part.size());
-      done += static_cast<std::int64_t>(part.size());
+      writer.append(document.split, part);
+      done += of_file;
       if (options.progress) options.progress(done, total);
+    };
+    if (options.images) {
+      take(pixels, in_file);
+    } else {
+      Input const input(document.file.path, document.begin);
+      for (std::int64_t left = size; left > 0;) {
+        if (options.stop && options.stop()) throw PackStopped();
+        auto const room = std::min<std::size_t>(buffer.size(), static_cast<std::size_t>(left));
+        std::size_t const count = input.read(std::span(buffer.data(), room));
+        take(std::span<std::uint8_t const>(buffer.data(), count), static_cast<std::int64_t>(count));
+        left -= static_cast<std::int64_t>(count);
+      }
     }
     writer.end_document(document.split);
     PackedSplit& split = result.splits[s];

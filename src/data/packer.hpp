@@ -5,10 +5,12 @@
 #include <array>
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
+#include "data/image_order.hpp"
 #include "io/dataset_file.hpp"
 
 namespace strata::data {
@@ -44,6 +46,8 @@ struct PackOptions {
   std::vector<std::string> split_paths;           ///< to be dealt by `fractions`
   std::array<double, 3> fractions{0, 0, 0};
   bool split_within = false;  ///< cut each file by the fractions instead of dealing whole files
+  /// Each file is an image, and its pixels in this order are the document's bytes.
+  std::optional<ImageOrder> images;
   int compression = 0;
   bool overwrite = false;
   std::string tool_version;
@@ -73,8 +77,9 @@ class PackStopped : public std::runtime_error {
 /// Order-0 entropy in bits of a histogram of bytes: sum p log2(1/p); 0 when it is empty.
 double byte_entropy(std::array<std::int64_t, 256> const& histogram);
 
-/// Packs. Memory is a few buffers. Throws core::InputError (nothing to pack, unreadable file, output exists,
-/// disk full, a file that shrinks while it is read) and leaves no partial file.
+/// Packs. Memory is a few buffers, and one image where images are packed. Throws core::InputError (nothing to
+/// pack, unreadable file, bad image, output exists, disk full, a file that shrinks while it is read) and
+/// leaves no partial file.
 PackResult pack(PackOptions const& options);
 
 }  // namespace strata::data
