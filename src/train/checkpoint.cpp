@@ -27,10 +27,16 @@ kernels::Vec<float> part(kernels::Vec<float> const& flat, model::Parameter const
 template <class U>
 using HostVec = Kokkos::View<U*, Kokkos::HostSpace, Kokkos::MemoryTraits<Kokkos::Unmanaged>>;
 
-/// One array per parameter out of a flat buffer of the store's layout.
+/// One array per parameter out of a flat buffer of the store's layout; straight from it where one rank writes
+/// what the host can read.
 void write_group(io::CheckpointWriter& writer, char const* group,
-                 model::ParameterStore<float> const& parameters, kernels::Vec<float> const& flat) {
+                 model::ParameterStore<float> const& parameters, kernels::Vec<float> const& flat,
+                 bool alone) {
   for (model::ParameterInfo const& info : parameters.all()) {
+    if (alone && !kernels::on_device) {
+      writer.array(group, info.name, info.shape, part(flat, info.place).data());
+      continue;
+    }
     writer.array(
         group, info.name, info.shape, [from = part(flat, info.place)](Index first, std::span<float> out) {
           auto const count = static_cast<Index>(out.size());
@@ -167,13 +173,14 @@ void save_checkpoint(std::string const& path, Deck const& deck,
                      Progress const& progress, parallel::Communicator const& ranks) {
   Kokkos::fence();  // the host reads what kernels wrote
   io::CheckpointWriter writer(path, ranks);
-  write_group(writer, "parameters", parameters, parameters.values());
+  bool const alone = ranks.size() == 1;
+  write_group(writer, "parameters", parameters, parameters.values(), alone);
   for (auto const& [group, moment] : {std::pair(first_group, optimizer.first_moment()),
                                       std::pair(second_group, optimizer.second_moment())}) {
     if (optimizer.is_shared()) {
       write_shard(writer, group, parameters, optimizer.ranges(), moment);
     } else {
-      write_group(writer, group, parameters, moment);
+      write_group(writer, group, parameters, moment, alone);
     }
   }
   write_progress(writer, progress);
