@@ -3,6 +3,7 @@
 
 #include <cctype>
 
+#include "core/error.hpp"
 #include "io/input_file.hpp"
 
 namespace strata::io {
@@ -68,7 +69,7 @@ Image read_image(std::string const& path) {
   } else if (content.starts_with("P6") || content.starts_with("P5")) {
     good = decode_pnm(content, image, problem);
   }
-  if (!good) file.fail(problem);
+  if (!good) throw core::InputError(path + ": " + problem);
   return image;
 }
 
