@@ -57,7 +57,8 @@ nlohmann::ordered_json describe_tape(strata::model::BlockConfig const& block, In
 /// What one sequence remembers of the positions before: a constant, and what each position adds.
 nlohmann::ordered_json describe_carry(strata::model::Block<float> const& block) {
   Index const layer_bytes = block.layers() * static_cast<Index>(sizeof(float));
-  return {{"bytes_per_sequence", layer_bytes * block.border_width()},
+  return {{"bytes_per_sequence",
+           layer_bytes * (block.border_width() + block.rows_before() * block.history_width())},
           {"bytes_per_position", layer_bytes * block.history_width()}};
 }
 

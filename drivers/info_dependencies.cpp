@@ -23,6 +23,8 @@ strata::model::ModelConfig shrink(strata::model::ModelConfig config) {
     config.block[s].attn_num_heads = 2;
     config.block[s].attn_head_dims = 8;
     config.block[s].headdim = 8;
+    config.block[s].cross_patch_attention =
+        std::min(config.block[s].cross_patch_attention, config.seq_lens[s]);
     config.block[s].attn_dropout = config.block[s].ff_dropout = config.block[s].dropout = 0;
   }
   return config;

@@ -4,7 +4,8 @@
 // and head (the log of the softmax's denominator) is saved for backward.
 //   S[i, j] = q_i . k_j / sqrt(d),  j <= i when causal;  o_i = sum_j keep[i, j] softmax(S)[i, j] v_j
 // Queries are rows start .. start + length - 1 of their sequence; keys and values are all rows 0 .. start +
-// length - 1. Without causality every query sees every key.
+// length - 1. Without causality every query sees every key. With `previous` the queries of a sequence see
+// that many last rows of key_values.before as well, which stand before the sequence's own (cross_patch.hpp).
 
 #include "kernels/common/types.hpp"
 #include "kernels/dropout.hpp"
@@ -18,13 +19,15 @@ struct AttentionShape {
   Index heads = 1;
   Index head_dim = 1;
   bool causal = true;
+  Previous previous = {};
 };
 
 /// q, o (rows, H*d), head h in columns [h*d, (h+1)*d); log_sum (rows, H) out.
-/// Sequence k finds its keys and values at row queries.slot(k) * capacity. With queries.starts (one query per
-/// sequence, no dropout) it has seen queries.start(k, start) positions of its own before this one, and
-/// `start` is only an upper bound of them: a sequence's results do not depend on it, nor on the other
-/// sequences. workspace, for one query per sequence: attention_forward_workspace elements, or empty. With it
+/// Sequence k finds its keys and values at row queries.slot(k) * capacity + before. With queries.starts (one
+/// query per sequence, no dropout) it has seen queries.start(k, start) positions of its own before this one,
+/// and `start` is only an upper bound of them: a sequence's results do not depend on it, nor on the other
+/// sequences. workspace, for one query per sequence: attention_forward_workspace elements (start counts
+/// key_values.before), or empty. With it
 /// the keys of a sequence are spread over threads, without it only the heads. The two round differently from
 /// 256 keys on; either gives the same bits on any number of threads.
 template <class T>

@@ -52,6 +52,7 @@ struct Backward {
   /// A team's place in the problem and its scratch memory.
   struct Work {
     Index sequence, head;
+    Index start;         // keys before the sequence's first query
     std::uint64_t* ids;  // (lanes), of the dropout stream
     T* keep;             // (4, lanes): dropout factors of four keys
     T* q_transposed;     // (head_dim, lanes), times scale
@@ -75,6 +76,7 @@ struct Backward {
     Work work;
     work.sequence = pair / shape.heads;
     work.head = pair % shape.heads;
+    work.start = shape.start + shape.previous(work.sequence);
     work.ids = take_ids(scratch, lanes);
     work.keep = scratch.take(4 * lanes);
     work.q_transposed = scratch.take(d * lanes);
@@ -91,7 +93,7 @@ struct Backward {
     if constexpr (part == Part::queries) {
       query_block(team, work, query_blocks - 1 - number, 0, key_blocks);  // the longest first
     } else if constexpr (part == Part::keys_values) {
-      Index const before = number * blocks.keys - shape.start;  // queries that see no key of this block
+      Index const before = number * blocks.keys - work.start;  // queries that see no key of this block
       Index const first = shape.causal && before > 0 ? before / blocks.queries : 0;
       for (Index block = first; block < query_blocks; ++block)
         query_block(team, work, block, number, number + 1);
@@ -125,7 +127,7 @@ struct Backward {
     if constexpr (wants_queries) {
       for_elements(team, queries, width, [&](int const i, int const c) { work.dq[i * width + c] = T(0); });
     }
-    Index const seen = shape.start + (shape.causal ? first + queries : shape.queries.length);
+    Index const seen = work.start + (shape.causal ? first + queries : shape.queries.length);
     for (Index key = begin * blocks.keys; key < seen && key < end * blocks.keys; key += blocks.keys) {
       int const count = seen - key < blocks.keys ? static_cast<int>(seen - key) : blocks.keys;
       block_of_pairs(team, work, first, queries, key, count);
@@ -143,9 +145,9 @@ struct Backward {
     int const d = static_cast<int>(shape.head_dim), lanes = blocks.query_lanes, width = blocks.feature_lanes;
     Index const step = key_values.data.stride(0);
     T const* const k_rows =
-        key_values.data.data() + (work.sequence * key_values.capacity + key) * step + work.head * d;
+        key_values.data.data() + (first_row(shape, key_values, work.sequence) + key) * step + work.head * d;
     T const* const v_rows = k_rows + shape.heads * d;
-    Edge const edge(shape, first, key, count);
+    Edge const edge(shape, work.start, first, key, count);
 
     team.team_barrier();
     if constexpr (wants_queries || on_device) copy_rows(team, count, d, k_rows, step, T(1), width, work.k);
@@ -159,8 +161,8 @@ struct Backward {
 
     if constexpr (wants_keys) {
       Index const to_step = dkey_values.data.stride(0);
-      T* const dk_rows =
-          dkey_values.data.data() + (work.sequence * dkey_values.capacity + key) * to_step + work.head * d;
+      T* const dk_rows = dkey_values.data.data() +
+                         (first_row(shape, dkey_values, work.sequence) + key) * to_step + work.head * d;
       T* const dv_rows = dk_rows + shape.heads * d;
       for_tiles<T>(team, count, width, [&](int const m, int const n) {
         int const rows = least(tile_rows, count - m), from = edge.first_query(m);
@@ -189,7 +191,7 @@ struct Backward {
                                              int keys, Edge const edge) const {
     int const lanes = blocks.query_lanes;
     bool const sees_one_key =
-        shape.start == 0 && first == 0 && key == 0 && (shape.causal || shape.queries.length == 1);
+        work.start == 0 && first == 0 && key == 0 && (shape.causal || shape.queries.length == 1);
     for_lanes(team, lanes, [&](int const begin, int const n) {
       T const* const log_sums = work.log_sums + begin;
       T const* const sums = work.row_sums + begin;
@@ -254,9 +256,9 @@ void run_backward(ExecSpace const& space, AttentionShape const& shape, ConstMat<
                   ConstMat<T> log_sum, ConstMat<T> dout, ConstVec<T> row_sums, Dropout const& dropout,
                   Mat<T> dq, KeyValues<T> dkey_values, char const* label) {
   using Kernel = Backward<part, T>;
-  auto const blocks =
-      choose_blocks<T>(shape, [&](Blocks const& candidate) { return Kernel::elements(shape, candidate); });
-  Index const keys = shape.start + shape.queries.length;
+  Index const keys = key_values.before + shape.start + shape.queries.length;
+  auto const blocks = choose_blocks<T>(
+      shape, keys, [&](Blocks const& candidate) { return Kernel::elements(shape, candidate); });
   T const scale = static_cast<T>(1 / std::sqrt(static_cast<double>(shape.head_dim)));
   Kernel const kernel{shape,
                       blocks,
@@ -317,7 +319,7 @@ Index attention_workspace(AttentionShape shape) { return shape.queries.rows() * 
 template <class T>
 Cost attention_backward_cost(AttentionShape shape) {
   double const rows = shape.queries.rows(), heads = shape.heads, d = shape.head_dim;
-  double const positions = static_cast<double>(shape.queries.count) * (shape.start + shape.queries.length);
+  double const positions = attention::visible_positions(shape);
   double const pairs = heads * attention::visible_pairs(shape);
   Cost cost;
   cost.bytes_read = (rows * (3 * d + 1) + 4 * positions * d) * heads * sizeof(T);

@@ -23,13 +23,12 @@ struct Blocks {
 };
 
 /// The largest blocks whose scratch, `elements(blocks)` numbers, stays in a core's second-level cache or in a
-/// GPU's shared memory. They depend on the shape alone, so the sums have the same order on any number of
-/// threads.
+/// GPU's shared memory; `keys`: the most that a query may see. They depend on the shape alone, so the sums
+/// have the same order on any number of threads.
 template <class T, class Elements>
-Blocks choose_blocks(AttentionShape const& shape, Elements const& elements) {
+Blocks choose_blocks(AttentionShape const& shape, Index keys, Elements const& elements) {
   constexpr std::size_t most_bytes = on_device ? 90 * 1024 : 512 * 1024;
   constexpr int smallest = 4;
-  Index const keys = shape.start + shape.queries.length;
   Blocks blocks;
   for (int size = 64;; size /= 2) {
     blocks.queries = static_cast<int>(std::min<Index>(size, shape.queries.length));
@@ -81,9 +80,11 @@ KOKKOS_INLINE_FUNCTION void draw_four_keys(Dropout const& dropout, std::uint64_t
 struct Edge {
   int edge;
 
-  KOKKOS_INLINE_FUNCTION Edge(AttentionShape const& shape, Index first_query, Index first_key, int keys)
+  /// start: keys before query 0 of the sequence.
+  KOKKOS_INLINE_FUNCTION Edge(AttentionShape const& shape, Index start, Index first_query, Index first_key,
+                              int keys)
       : edge(keys) {
-    Index const distance = shape.start + first_query - first_key;
+    Index const distance = start + first_query - first_key;
     if (shape.causal && distance < keys) edge = static_cast<int>(distance);
   }
   /// The first query that sees key j, and how many keys query i sees of `keys`.
@@ -107,11 +108,25 @@ KOKKOS_INLINE_FUNCTION void transposed_scores(Member const& team, T const* keys,
   });
 }
 
+/// The row of the keys and values at which the first key stands that a sequence sees.
+template <class T>
+KOKKOS_INLINE_FUNCTION Index first_row(AttentionShape const& shape, KeyValues<T> const& key_values,
+                                       Index sequence) {
+  return shape.queries.slot(sequence) * key_values.capacity + key_values.before - shape.previous(sequence);
+}
+
+/// Positions whose keys are seen, of all sequences together.
+inline double visible_positions(AttentionShape const& shape) {
+  return static_cast<double>(shape.queries.count) * static_cast<double>(shape.start + shape.queries.length) +
+         static_cast<double>(shape.previous.total);
+}
+
 /// Pairs of a query and a key it sees, in one head of all sequences.
 inline double visible_pairs(AttentionShape const& shape) {
   double const length = shape.queries.length, start = shape.start;
   return shape.queries.count *
-         (shape.causal ? length * (start + (length + 1) / 2) : length * (start + length));
+             (shape.causal ? length * (start + (length + 1) / 2) : length * (start + length)) +
+         length * static_cast<double>(shape.previous.total);
 }
 
 /// Checks the arguments forward and backward share.
@@ -124,8 +139,9 @@ void require_arguments(AttentionShape const& shape, ConstMat<T> q, KeyValues<T> 
       "queries " << q.extent(0) << " x " << q.extent(1) << ", expected " << shape.queries.rows() << " x "
                  << width);
   STRATA_REQUIRE(
-      shape.start >= 0 && shape.start + shape.queries.length <= key_values.capacity,
-      "positions up to " << shape.start + shape.queries.length << ", capacity " << key_values.capacity);
+      shape.start >= 0 && key_values.before + shape.start + shape.queries.length <= key_values.capacity,
+      "positions up to " << shape.start + shape.queries.length << " behind " << key_values.before
+                         << ", capacity " << key_values.capacity);
   Index const lanes = shape.queries.slots == nullptr ? shape.queries.count : 1;
   STRATA_REQUIRE(static_cast<Index>(key_values.data.extent(0)) >= lanes * key_values.capacity &&
                      static_cast<Index>(key_values.data.extent(1)) == 2 * width,

@@ -41,8 +41,8 @@ struct Forward {
     int const queries = remaining < blocks.queries ? static_cast<int>(remaining) : blocks.queries;
     int const d = static_cast<int>(shape.head_dim), lanes = blocks.query_lanes, width = blocks.feature_lanes;
     Index const step = key_values.data.stride(0);
-    T const* const keys =
-        key_values.data.data() + shape.queries.slot(sequence) * key_values.capacity * step + head * d;
+    T const* const keys = key_values.data.data() + first_row(shape, key_values, sequence) * step + head * d;
+    Index const start = shape.start + shape.previous(sequence);
     T const* const values = keys + shape.heads * d;
 
     Scratch<T> scratch(team, blocks.elements);
@@ -66,10 +66,10 @@ struct Forward {
 
     if (dropout.active()) copy_stream_rows(team, dropout, row, queries, lanes, ids);
 
-    Index const seen = shape.start + (shape.causal ? first + queries : shape.queries.length);
+    Index const seen = start + (shape.causal ? first + queries : shape.queries.length);
     for (Index key = 0; key < seen; key += blocks.keys) {
       int const count = seen - key < blocks.keys ? static_cast<int>(seen - key) : blocks.keys;
-      Edge const edge(shape, first, key, count);
+      Edge const edge(shape, start, first, key, count);
       if constexpr (on_device) {
         team.team_barrier();
         copy_rows(team, count, d, keys + key * step, step, T(1), width, staged);
@@ -161,8 +161,9 @@ void attention_forward(ExecSpace const& space, AttentionShape shape, ConstMat<T>
     return;
   }
   using Kernel = attention::Forward<T>;
+  Index const keys = key_values.before + shape.start + shape.queries.length;
   auto const blocks = attention::choose_blocks<T>(
-      shape, [&](attention::Blocks const& candidate) { return Kernel::scratch(shape, candidate); });
+      shape, keys, [&](attention::Blocks const& candidate) { return Kernel::scratch(shape, candidate); });
   Index const query_blocks = (shape.queries.length + blocks.queries - 1) / blocks.queries;
   T const scale = static_cast<T>(1 / std::sqrt(static_cast<double>(shape.head_dim)));
   Kernel const kernel{shape, blocks, query_blocks, q, key_values, dropout, o, log_sum, scale};
@@ -175,7 +176,7 @@ void attention_forward(ExecSpace const& space, AttentionShape shape, ConstMat<T>
 template <class T>
 Cost attention_forward_cost(AttentionShape shape) {
   double const rows = shape.queries.rows(), heads = shape.heads, d = shape.head_dim;
-  double const positions = static_cast<double>(shape.queries.count) * (shape.start + shape.queries.length);
+  double const positions = attention::visible_positions(shape);
   double const pairs = heads * attention::visible_pairs(shape);
   Cost cost;
   cost.bytes_read = (rows + 2 * positions) * heads * d * sizeof(T);

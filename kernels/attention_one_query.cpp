@@ -47,7 +47,7 @@ struct OneQuery {
   KOKKOS_INLINE_FUNCTION void operator()(Member const& team) const {
     Index const piece = team.league_rank() % pieces, pair = team.league_rank() / pieces;
     Index const sequence = pair / groups, first_head = pair % groups * heads_per_team;
-    Index const seen = shape.queries.start(sequence, shape.start) + 1;
+    Index const seen = keys_seen(sequence);
     bool const whole = workspace.data() == nullptr;
     Index const length = whole ? seen : keys_per_piece(seen);
     Index const begin = piece * length;
@@ -64,7 +64,7 @@ struct OneQuery {
     Softmax<T> const softmax{scratch_memory.take(heads), scratch_memory.take(heads), sum};
     T* const correction = scratch_memory.take(heads);
     T const* const keys =
-        key_values.data.data() + shape.queries.slot(sequence) * key_values.capacity * step + first_head * d;
+        key_values.data.data() + first_row(shape, key_values, sequence) * step + first_head * d;
     Past<T> const past{keys, keys + shape.heads * d, step, end, heads, d, queries};
 
     for_elements(team, heads, d, [&](int const head, int const c) {
@@ -104,6 +104,9 @@ struct OneQuery {
     });
   }
 
+  KOKKOS_INLINE_FUNCTION Index keys_seen(Index sequence) const {
+    return shape.previous(sequence) + shape.queries.start(sequence, shape.start) + 1;
+  }
   KOKKOS_INLINE_FUNCTION static constexpr Index elements_per_piece(AttentionShape const& shape) {
     return shape.heads * (shape.head_dim + 2);
   }
@@ -121,7 +124,7 @@ struct JoinPieces {
   KOKKOS_INLINE_FUNCTION void operator()(Member const& team) const {
     AttentionShape const& shape = parts.shape;
     Index const sequence = team.league_rank() / shape.heads, head = team.league_rank() % shape.heads;
-    Index const pieces = pieces_of(shape.queries.start(sequence, shape.start) + 1);
+    Index const pieces = pieces_of(parts.keys_seen(sequence));
     T most = hidden_score<T>, total = 0;
     for (Index piece = 0; piece < pieces; ++piece) {
       T const maximum = parts.result(sequence, piece).maximum[head];
@@ -177,10 +180,12 @@ Policy make_warps_policy(ExecSpace const& space, Index league, std::size_t eleme
 template <class T>
 void one_query_forward(ExecSpace const& space, AttentionShape const& shape, ConstMat<T> q,
                        KeyValues<T> key_values, Mat<T> o, Mat<T> log_sum, Vec<T> workspace) {
+  AttentionShape latest = shape;  // with the last keys that any sequence may see
+  latest.start += key_values.before;
   STRATA_REQUIRE(workspace.data() == nullptr ||
-                     static_cast<Index>(workspace.extent(0)) >= attention_forward_workspace(shape),
+                     static_cast<Index>(workspace.extent(0)) >= attention_forward_workspace(latest),
                  "workspace of " << workspace.extent(0));
-  Index const pieces = workspace.data() == nullptr ? 1 : pieces_bound(shape.start + 1);
+  Index const pieces = workspace.data() == nullptr ? 1 : pieces_bound(latest.start + 1);
   // One piece needs no join, which would multiply it by one.
   if (pieces == 1) workspace = {};
   int const heads = choose_heads(space, shape.heads, shape.queries.count * pieces);

@@ -3,40 +3,14 @@
 
 #include "kernels/common/check.hpp"
 #include "kernels/common/profile.hpp"
-#include "kernels/common/row_ops.hpp"
+#include "kernels/rotate_row.hpp"
 
 namespace strata::kernels {
+
+using rotary::copy;
+using rotary::rotate;
+
 namespace {
-
-/// f(head, pair) for every pair of features of every head of one row.
-template <class F>
-KOKKOS_INLINE_FUNCTION void for_pairs(Lanes const& lanes, Index heads, Index pairs, F const& f) {
-  if constexpr (on_device) {
-    lanes.loop(heads * pairs, [&](Index i) { f(i / pairs, i % pairs); });
-  } else {
-    for (Index head = 0; head < heads; ++head) lanes.loop(pairs, [&](Index pair) { f(head, pair); });
-  }
-}
-
-/// out = in with each pair (c, c + pairs) of each head turned by the angle whose cosine and sine the table
-/// row holds, backwards where direction = -1. in and out may be the same row.
-template <class T>
-KOKKOS_INLINE_FUNCTION void rotate(Lanes const& lanes, Index heads, Index head_dim, T direction,
-                                   T const* table, T const* in, T* out) {
-  Index const pairs = head_dim / 2;
-  for_pairs(lanes, heads, pairs, [&](Index head, Index pair) {
-    Index const first = head * head_dim + pair, second = first + pairs;
-    T const cosine = table[pair], sine = direction * table[pairs + pair];
-    T const a = in[first], b = in[second];
-    out[first] = a * cosine - b * sine;
-    out[second] = b * cosine + a * sine;
-  });
-}
-
-template <class T>
-KOKKOS_INLINE_FUNCTION void copy(Lanes const& lanes, Index n, T const* in, T* out) {
-  lanes.loop(n, [&](Index c) { out[c] = in[c]; });
-}
 
 /// The shapes that both directions share; returns H * d.
 template <class T>
@@ -48,7 +22,7 @@ Index require_shapes(Sequences shape, Index start, Index heads, ConstMat<T> tabl
                      Index(qkv.extent(1)) == 3 * width,
                  "q has width " << width << ", qkv " << qkv.extent(1));
   STRATA_REQUIRE(
-      start >= 0 && start + shape.length <= key_values.capacity &&
+      start >= 0 && key_values.before + start + shape.length <= key_values.capacity &&
           (shape.slots != nullptr || Index(key_values.data.extent(0)) >= shape.count * key_values.capacity) &&
           Index(key_values.data.extent(1)) == 2 * width,
       "positions " << start << " to " << start + shape.length << ", capacity " << key_values.capacity);
@@ -96,7 +70,7 @@ void split_rotate_forward(ExecSpace const& space, Sequences shape, Index start, 
   Index const width = require_shapes<T>(shape, start, heads, cosine_sine, q, qkv, key_values);
   STRATA_REQUIRE(shape.starts == nullptr || shape.length == 1, "different starts for " << shape.length);
   Mat<T> const stored = key_values.data;
-  Index const capacity = key_values.capacity;
+  Index const capacity = key_values.capacity, before = key_values.before;
   bool const turning = cosine_sine.data() != nullptr;
   for_rows(
       space, "strata::rotary::split_rotate_forward", shape.rows(), 3 * width,
@@ -104,7 +78,8 @@ void split_rotate_forward(ExecSpace const& space, Sequences shape, Index start, 
         Index const sequence = row / shape.length, position = row - sequence * shape.length;
         T const* const in = &qkv(row, 0);
         T* const query = &q(row, 0);
-        T* const key = &stored(shape.slot(sequence) * capacity + shape.start(sequence, start) + position, 0);
+        T* const key =
+            &stored(shape.slot(sequence) * capacity + before + shape.start(sequence, start) + position, 0);
         if (turning) {
           T const* const table = &cosine_sine(shape.starts == nullptr ? position : sequence, 0);
           rotate(lanes, heads, width / heads, T(1), table, in, query);
@@ -124,7 +99,7 @@ void split_rotate_backward(ExecSpace const& space, Sequences shape, Index start,
                           [&] { return split_rotate_cost<T>(shape, heads, dq.extent(1) / heads); });
   Index const width = require_shapes<T>(shape, start, heads, cosine_sine, dq, dqkv, dkey_values);
   Mat<T> const stored = dkey_values.data;
-  Index const capacity = dkey_values.capacity;
+  Index const capacity = dkey_values.capacity, before = dkey_values.before;
   bool const turning = cosine_sine.data() != nullptr;
   for_rows(
       space, "strata::rotary::split_rotate_backward", shape.rows(), 3 * width,
@@ -132,7 +107,7 @@ void split_rotate_backward(ExecSpace const& space, Sequences shape, Index start,
         Index const sequence = row / shape.length, position = row - sequence * shape.length;
         T* const out = &dqkv(row, 0);
         T const* const query = &dq(row, 0);
-        T const* const key = &stored(sequence * capacity + start + position, 0);
+        T const* const key = &stored(sequence * capacity + before + start + position, 0);
         if (turning) {
           T const* const table = &cosine_sine(position, 0);
           rotate(lanes, heads, width / heads, T(-1), table, query, out);

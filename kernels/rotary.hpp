@@ -14,12 +14,22 @@ namespace strata::kernels {
 template <class T>
 void rotary_table(ExecSpace const& space, Index first, Mat<T> cosine_sine, Index const* positions = nullptr);
 
-/// Where a block's keys and values of all positions so far live: row lane * capacity + position,
-/// columns [0, H*d) keys (already rotated), [H*d, 2*H*d) values.
+/// Where a block's keys and values of all positions so far live: row lane * capacity + before + position,
+/// columns [0, H*d) keys (already rotated), [H*d, 2*H*d) values. The first `before` rows of a lane are the
+/// last positions of the sequence before its own (cross_patch.hpp).
 template <class T>
 struct KeyValues {
   Mat<T> data;         // (lanes * capacity, 2 * H * d)
   Index capacity = 0;  // rows per lane
+  Index before = 0;
+};
+
+/// Cross-patch attention: how many last positions of the sequence before it each sequence sees as well.
+struct Previous {
+  Index const* seen = nullptr;  ///< (sequences) on the device; null: none
+  Index total = 0;              ///< their sum, for costs
+
+  KOKKOS_INLINE_FUNCTION Index operator()(Index k) const { return seen == nullptr ? 0 : seen[k]; }
 };
 
 /// qkv (rows, 3*H*d) = [queries | keys | values] as the projection made them. Rotates queries and keys by the

@@ -76,6 +76,8 @@ Generator<T>::Generator(model::Hierarchy<T> const& model, Index lanes, Index cap
   lay_out(measuring);
   memory_ = std::make_unique<core::Arena>(measuring.peak());
   lay_out(*memory_);
+  for (StageState const& state : stages_)
+    if (state.carry.before > 0) Kokkos::deep_copy(state.carry.history, T(0));
   host_logits_ = Kokkos::create_mirror_view(Kokkos::HostSpace(), logits_);
 
   tokens_ = Tokens("strata::generator::tokens", lanes, ring_);
@@ -83,7 +85,7 @@ Generator<T>::Generator(model::Hierarchy<T> const& model, Index lanes, Index cap
   for (Index lane = 0; lane < lanes; ++lane) forget_tokens(lane);
   full_ = Numbers("strata::generator::full", lanes);
   Kokkos::deep_copy(full_, ring_);
-  numbers_ = Numbers("strata::generator::numbers", 3 * most_calls * static_cast<Index>(stages) * lanes);
+  numbers_ = Numbers("strata::generator::numbers", 4 * most_calls * static_cast<Index>(stages) * lanes);
   host_numbers_ = Kokkos::create_mirror_view(numbers_);
 
   core::Arena gathering = core::Arena::measuring();
@@ -112,7 +114,7 @@ typename Generator<T>::Place Generator<T>::needed(std::size_t stage, Index posit
 
 template <class T>
 StageRows Generator<T>::rows_of(Call const& call) const {
-  Index const all = static_cast<Index>(numbers_.extent(0)) / 3;
+  Index const all = numbers_per_kind();
   StageRows r;
   r.shape = {call.count, 1, numbers_.data() + call.first,
              call.opens ? nullptr : numbers_.data() + all + call.first};
@@ -140,7 +142,7 @@ std::size_t Generator<T>::row_bytes(std::size_t s, StageRows const& r) const {
 template <class T>
 void Generator<T>::add_call(std::size_t stage, std::span<Index const> which, bool opens) {
   if (which.empty()) return;
-  Index const all = static_cast<Index>(numbers_.extent(0)) / 3;
+  Index const all = numbers_per_kind();
   Index const bytes = model_.config().bytes_per_position(stage);
   Index const first = calls_.empty() ? 0 : calls_.back().first + calls_.back().count;
   Call call{stage, first, static_cast<Index>(which.size()), opens, 0};
@@ -153,6 +155,7 @@ void Generator<T>::add_call(std::size_t stage, std::span<Index const> which, boo
     host_numbers_(all + first + k) = row;
     host_numbers_(2 * all + first + k) =
         lane * ring_ + std::max<Index>(0, place.start + before) % ring_ - before;
+    host_numbers_(3 * all + first + k) = seen_before(stage, place);
     call.latest = std::max(call.latest, row);
   }
   calls_.push_back(call);
@@ -193,14 +196,15 @@ model::Pass<T> Generator<T>::pass(core::Arena& arena) const {
 }
 
 /// The outputs (rows, D) of rows of a stage, in `arena`; position: how many rows came before, or the most
-/// that came before in any lane.
+/// that came before in any lane; seen_before (r.shape.count): of each sequence.
 template <class T>
 Mat<T> Generator<T>::forward(core::Arena& arena, std::size_t s, kernels::Tokens const& tokens,
-                             StageRows const& r, Index position) {
+                             StageRows const& r, Index position, Index const* seen_before) {
   model::Stage<T> const& stage = *model_.stages()[s];
   StageState& state = stages_[s];
   Mat<T> const y = arena.matrix<T>(r.shape.rows(), stage.width());
-  auto const tape = stage.take_tape(arena, r, false);
+  auto tape = stage.take_tape(arena, r, false);
+  if (state.carry.before > 0) tape.block.previous.seen = seen_before;
   Mat<T> const slots =
       s == 0 ? Mat<T>() : kernels::reshape(state.context, lanes() * r.patches, stage.width());
   stage.forward_input(pass(arena), tokens, r, slots, tape);
@@ -219,7 +223,12 @@ void Generator<T>::run(Call const& call) {
   tokens.stride = tokens.padded_length = ring_;
   tokens.ring = true;
   core::Arena::Frame const frame(*scratch_);
-  hand_down(*scratch_, call.stage, r.shape, forward(*scratch_, call.stage, tokens, r, call.latest));
+  if (call.opens)
+    model_.stages()[call.stage]->block().next_sequence(pass(*scratch_), r.shape, r.patches,
+                                                       stages_[call.stage].carry);
+  hand_down(*scratch_, call.stage, r.shape,
+            forward(*scratch_, call.stage, tokens, r, call.latest,
+                    numbers_.data() + 3 * numbers_per_kind() + call.first));
 }
 
 /// y (sequences, D), the newest row of each: to the stage below, or to the logits.
@@ -303,8 +312,6 @@ void Generator<T>::read(Index lane, std::span<std::int32_t const> tokens) {
   read_tokens(lane, tokens);
 }
 
-/// Each stage runs what its current sequence lacks; sequences that end within these tokens are passed over,
-/// since nothing below them will be asked again.
 template <class T>
 template <class Token>
 void Generator<T>::read_tokens(Index number, std::span<Token const> tokens) {
@@ -312,6 +319,25 @@ void Generator<T>::read_tokens(Index number, std::span<Token const> tokens) {
   Index const count = static_cast<Index>(tokens.size());
   check_room(number, count);
   for (Token const token : tokens) check_token(token, config.num_tokens);
+  Index at_once = count;
+  if (Index const lead = config.lead(1); lead > 0) {
+    Index const before = position(number), exact = needed(1, before + count).start;
+    at_once = std::max<Index>(0, exact - lead * config.bytes_per_position(0) - before);
+  }
+  read_at_once(number, tokens.subspan(0, static_cast<std::size_t>(at_once)));
+  for (Token const token : tokens.subspan(static_cast<std::size_t>(at_once))) {
+    auto const id = static_cast<std::int32_t>(token);
+    append(std::span<Index const>(&number, 1), std::span<std::int32_t const>(&id, 1));
+  }
+}
+
+/// Each stage runs what its current sequence lacks; sequences that end within these tokens are passed over,
+/// since nothing below them will be asked again.
+template <class T>
+template <class Token>
+void Generator<T>::read_at_once(Index number, std::span<Token const> tokens) {
+  model::ModelConfig const& config = model_.config();
+  Index const count = static_cast<Index>(tokens.size());
   if (count == 0) return;
   Lane& lane = lanes_[static_cast<std::size_t>(number)];
   Index const before = lane.position, after = before + count;
@@ -365,6 +391,7 @@ void Generator<T>::read_tokens(Index number, std::span<Token const> tokens) {
       host_numbers_(0) = number;
       host_numbers_(1) = place.start - from;
       host_numbers_(2) = to - from;
+      host_numbers_(3) = seen_before(span.stage, place);
       Kokkos::deep_copy(space, ids, host_ids);
       Kokkos::deep_copy(space, numbers_, host_numbers_);
       kernels::Tokens chunk;
@@ -374,7 +401,7 @@ void Generator<T>::read_tokens(Index number, std::span<Token const> tokens) {
       chunk.stride = chunk.padded_length = std::max<Index>(1, to - from);
 
       core::Arena::Frame const frame(arena);
-      Mat<T> const y = forward(arena, span.stage, chunk, r, row);
+      Mat<T> const y = forward(arena, span.stage, chunk, r, row, numbers_.data() + 3);
       place.rows = row + r.shape.length;
       if (place.rows == end)
         hand_down(arena, span.stage, {1, 1, r.shape.slots},

@@ -49,7 +49,9 @@ class Generator {
   Index position(Index lane = 0) const { return lanes_[static_cast<std::size_t>(lane)].position; }
 
   /// Appends tokens to one lane, through the parallel forward pass in time chunks. Of the inner stages only
-  /// their last sequences run. Throws core::InputError beyond the capacity or the vocabulary.
+  /// their last sequences run; with cross-patch attention the tokens of those that these depend on
+  /// (ModelConfig::lead) are appended one by one. Throws core::InputError beyond the capacity or the
+  /// vocabulary.
   void read(Index lane, std::span<std::uint8_t const> bytes);
   void read(Index lane, std::span<std::int32_t const> tokens);
 
@@ -108,11 +110,18 @@ class Generator {
   void run(Call const& call);
   model::Pass<T> pass(core::Arena& arena) const;
   Mat<T> forward(core::Arena& arena, std::size_t stage, kernels::Tokens const& tokens,
-                 kernels::StageRows const& r, Index position);
+                 kernels::StageRows const& r, Index position, Index const* seen_before);
   void hand_down(core::Arena& arena, std::size_t stage, kernels::Sequences shape, Mat<T> y);
   kernels::StageRows rows_of(Call const& call) const;
   template <class Token>
   void read_tokens(Index lane, std::span<Token const> tokens);
+  template <class Token>
+  void read_at_once(Index lane, std::span<Token const> tokens);
+  /// What a sequence of a stage in a lane sees of the one before it.
+  Index seen_before(std::size_t stage, Place const& place) const {
+    return place.start > 0 ? stages_[stage].carry.before : 0;
+  }
+  Index numbers_per_kind() const { return static_cast<Index>(numbers_.extent(0)) / 4; }
   std::size_t row_bytes(std::size_t stage, kernels::StageRows const& r) const;
   /// Fills a lane's ring with pads, where sub-patches look back beyond the first token.
   void forget_tokens(Index lane);
@@ -133,7 +142,8 @@ class Generator {
   Tokens tokens_;  ///< (lanes, ring)
   typename Tokens::HostMirror host_tokens_;
   Numbers full_;  ///< (lanes), the length of every ring
-  /// Of all calls of an advance: lanes, row numbers and where sequences begin, each (calls * lanes).
+  /// Of all calls of an advance: lanes, row numbers, where sequences begin and how much they see of those
+  /// before them, each (calls * lanes).
   Numbers numbers_;
   typename Numbers::HostMirror host_numbers_;
   std::vector<Call> calls_;

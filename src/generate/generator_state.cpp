@@ -30,18 +30,19 @@ void from_host(T const* values, Mat<T> const& m) {
 
 }  // namespace
 
-/// What a lane has in a stage: per layer the keys and values of its rows, per layer the border, and the
-/// context.
+/// What a lane has in a stage: per layer the keys and values of its rows and of those it sees of the sequence
+/// before, per layer the border, and the context.
 template <class T>
 typename Generator<T>::Pieces Generator<T>::pieces(Index lane, std::size_t s) const {
   StageState const& state = stages_[s];
   Index const layers = model_.stages()[s]->block().layers();
-  Index const row_count = lanes_[static_cast<std::size_t>(lane)].places[s].rows;
+  Place const& place = lanes_[static_cast<std::size_t>(lane)].places[s];
+  Index const capacity = state.carry.before + state.carry.capacity, seen = seen_before(s, place);
   Pieces all;
   for (Index l = 0; l < layers; ++l) {
-    Index const first = (l * lanes() + lane) * state.carry.capacity;
+    Index const first = (l * lanes() + lane) * capacity + state.carry.before;
     bool const keeps = state.carry.history.extent(1) > 0;
-    all.push_back(keeps ? rows(state.carry.history, first, first + row_count) : Mat<T>());
+    all.push_back(keeps ? rows(state.carry.history, first - seen, first + place.rows) : Mat<T>());
     all.push_back(rows(state.carry.border, l * lanes() + lane, l * lanes() + lane + 1));
   }
   if (s > 0) all.push_back(rows(state.context, lane, lane + 1));

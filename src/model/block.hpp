@@ -14,6 +14,7 @@
 #include "core/arena.hpp"
 #include "kernels/common/types.hpp"
 #include "kernels/dropout.hpp"
+#include "kernels/rotary.hpp"
 #include "model/config.hpp"
 #include "model/parameters.hpp"
 
@@ -32,9 +33,11 @@ template <class T>
 struct Carry {
   Index sequences = 0;
   Index capacity = 0;  ///< positions that `history` has room for
+  Index before = 0;    ///< Block::rows_before: rows of history of the sequence before
   Index position = 0;  ///< positions seen
   /// Grows by one row per position and is never changed behind `position`: keys and values.
-  /// Row (layer * sequences + sequence) * capacity + position. Zero columns if the block keeps none.
+  /// Row (layer * sequences + sequence) * (before + capacity) + before + position. Zero columns if the block
+  /// keeps none.
   Mat<T> history;
   /// Replaced by every call: the shifted half of the last row (Transformer); the last inputs of the
   /// convolution and the state (Mamba). Row layer * sequences + sequence; means nothing at position 0. Empty
@@ -47,7 +50,8 @@ template <class T>
 struct Tape {
   Vec<T> data;
   Sequences shape;
-  bool keeps = true;  ///< false: room for one layer only, for calls that no backward follows
+  bool keeps = true;                ///< false: room for one layer only, for calls that no backward follows
+  kernels::Previous previous = {};  ///< set by the caller, where the block has cross-patch attention
 };
 
 /// Numbers for dropout of one call: rows are numbered along the training stream (kernels/dropout.hpp).
@@ -119,6 +123,8 @@ class Block {
   virtual Index layers() const = 0;
   virtual Index history_width() const = 0;
   virtual Index border_width() const = 0;
+  /// Cross-patch attention: rows of history that belong to the sequence before.
+  virtual Index rows_before() const { return 0; }
   /// Elements of a tape.
   virtual Index tape_size(Sequences shape, bool keeps) const = 0;
   /// Bytes of scratch that forward and backward take from the arena; `carries`: with a border.
@@ -139,9 +145,15 @@ class Block {
   virtual void backward(Pass<T> const& pass, Tape<T> const& tape, Carry<T> const& before,
                         Carry<T> const& dcarry, ConstMat<T> dy, Mat<T> dx) const = 0;
 
+  /// For generation: these lanes, each `rows` positions into its sequence, begin the next one.
+  virtual void next_sequence(Pass<T> const& /*pass*/, Sequences /*lanes*/, Index /*rows*/,
+                             Carry<T> const& /*carry*/) const {}
+
   /// Useful floating-point operations of a forward call whose first row is at position `start`; a backward
-  /// call does twice that. `square` counts masked pairs of attention as well.
-  virtual double forward_flops(Sequences shape, Index start, bool square = false) const = 0;
+  /// call does twice that. `square` counts masked pairs of attention as well; previous_total as in
+  /// kernels::Previous.
+  virtual double forward_flops(Sequences shape, Index start, bool square = false,
+                               Index previous_total = 0) const = 0;
 
   Tape<T> take_tape(core::Arena& arena, Sequences shape, bool keeps) const {
     return {arena.template vector<T>(tape_size(shape, keeps)), shape, keeps};
@@ -156,7 +168,9 @@ class Block {
     Carry<T> carry;
     carry.sequences = sequences;
     carry.capacity = capacity;
-    carry.history = arena.template matrix<T>(layers() * sequences * capacity, history_width());
+    carry.before = rows_before();
+    carry.history =
+        arena.template matrix<T>(layers() * sequences * (carry.before + capacity), history_width());
     if (with_border) carry.border = arena.template matrix<T>(layers() * sequences, border_width());
     return carry;
   }

@@ -58,11 +58,28 @@ void check_mamba(ModelConfig const& config, std::size_t s) {
         b.headdim, s + 1, b.expand * config.hidden_dims[s], b.expand, config.hidden_dims[s]));
 }
 
+void check_cross_patch_attention(ModelConfig const& config, std::size_t s) {
+  Index const r = config.block[s].cross_patch_attention;
+  if (r == 0) return;
+  auto const refuse = [&](std::string const& why) {
+    fail(fmt::format("block: cross_patch_attention of stage {} is {}, but {}", s + 1, r, why));
+  };
+  if (r < 0) refuse("must be at least 0");
+  if (s == 0) refuse("the outermost stage has no patch before its own; give one block for each stage");
+  BlockType const type = config.block[s].block_type;
+  if (type == BlockType::mamba1 || type == BlockType::mamba2) refuse("a Mamba stage has no attention");
+  if (!config.block[s].causal()) refuse("a transformerEncoder has none");
+  if (config.head == Head::reference) refuse("head reference repeats the packages, which have none");
+  if (r > config.seq_lens[s])
+    refuse(fmt::format("a patch has seq_lens {} positions only", config.seq_lens[s]));
+}
+
 void check_block(ModelConfig const& config, std::size_t s) {
   BlockConfig const& b = config.block[s];
   if (b.pos_emb_type == Position::rope && config.hidden_dims[s] % 2 != 0)
     fail(fmt::format("hidden_dims of stage {} is {}; pos_emb_type rope rotates pairs and needs an even width",
                      s + 1, config.hidden_dims[s]));
+  check_cross_patch_attention(config, s);
   if (b.block_type == BlockType::mamba1 || b.block_type == BlockType::mamba2) return check_mamba(config, s);
   if (b.attn_head_dims < 1 || b.attn_num_heads < 1)
     fail(fmt::format(
@@ -98,6 +115,12 @@ void check_products(ModelConfig const& config) {
 }
 
 }  // namespace
+
+Index ModelConfig::lead(std::size_t s) const {
+  if (s >= stages()) return 0;
+  Index const own = block[s].cross_patch_attention > 0 ? num_layers[s] : 0;
+  return own + (lead(s + 1) + seq_lens[s] - 1) / seq_lens[s];
+}
 
 void ModelConfig::validate() const {
   if (hidden_dims.size() != num_layers.size() || hidden_dims.size() != seq_lens.size())

@@ -39,6 +39,7 @@ struct BlockConfig {
   Index attn_num_heads = 0;
   bool attn_use_rot_embs = true;
   double attn_dropout = 0;
+  Index cross_patch_attention = 0;  ///< r: last positions of the patch before that attention sees; 0: none
   Index ff_multiplier = 2;
   double ff_dropout = 0;
   // mamba1, mamba2
@@ -99,6 +100,10 @@ struct ModelConfig {
     bool const extra = head == Head::reference && (is_last(stage) || !block[stage].causal());
     return patches + (extra ? 1 : 0);
   }
+
+  /// Cross-patch attention: how many sequences of a stage before the present one it and those below it depend
+  /// on, one for each layer. Those further back matter through the stage above only.
+  Index lead(std::size_t stage) const;
 
   /// Throws core::InputError with the key and the numbers when the sizes cannot work together.
   void validate() const;

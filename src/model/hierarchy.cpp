@@ -6,6 +6,7 @@
 
 #include "kernels/common/check.hpp"
 #include "kernels/common/profile.hpp"
+#include "kernels/cross_patch.hpp"
 #include "kernels/linear.hpp"
 #include "kernels/reduce.hpp"
 #include "model/time_chunks.hpp"
@@ -17,17 +18,6 @@ using kernels::rows;
 using kernels::StageRows;
 
 namespace {
-
-/// Automatic chunk sizes in matrix elements (rows * width). On a CPU an inner chunk's arrays should stay in
-/// cache, yet hold enough rows for matrix products at full speed; a GPU wants enough rows to fill it
-/// (doc/architecture.md).
-constexpr Index inner_elements = kernels::on_device ? Index(1) << 25 : Index(1) << 18;
-constexpr Index least_inner_rows = 512;
-constexpr Index most_inner_rows = kernels::on_device ? Index(1) << 17 : Index(1) << 13;
-constexpr Index outer_elements = kernels::on_device ? Index(1) << 25 : Index(1) << 20;
-constexpr Index least_outer_rows = 256;
-
-Index ceil_div(Index a, Index b) { return (a + b - 1) / b; }
 
 /// A pass through a stage as profilers see it; nothing while memory is being measured. "rebuild" is what a
 /// backward pass computes again.
@@ -118,51 +108,6 @@ Hierarchy<T>::Hierarchy(ModelConfig config, Chunking chunking)
 }
 
 template <class T>
-Index Hierarchy<T>::padded_length(Index length) const {
-  Index const bytes = config_.bytes_per_position(0);
-  return ceil_div(length, bytes) * bytes;
-}
-
-/// Positions per time chunk of `windows` sequences of `length` rows.
-template <class T>
-Index Hierarchy<T>::chunk_of(Index windows, Index length) const {
-  if (!config_.block[0].causal()) return length;  // a bidirectional stage sees its sequence whole
-  if (chunking_.outer_positions > 0) return std::min(length, chunking_.outer_positions);
-  Index const total_rows = std::max(least_outer_rows, outer_elements / config_.hidden_dims[0]);
-  return std::min(length, std::max<Index>(1, total_rows / windows));
-}
-
-template <class T>
-Index Hierarchy<T>::inner_chunk(std::size_t stage, Index sequences_in_batch) const {
-  Index const length = config_.rows(stage, config_.seq_lens[stage]);
-  Index chunk_rows = chunking_.inner_rows;
-  if (chunk_rows == 0)
-    chunk_rows = std::clamp(inner_elements / config_.hidden_dims[stage], least_inner_rows, most_inner_rows);
-  Index chunk = std::max<Index>(1, chunk_rows / length);
-  if (!chunking_.checkpoint_chunks.empty())
-    chunk = std::min(chunk, ceil_div(sequences_in_batch, chunking_.checkpoint_chunks[stage - 1]));
-  return std::min(chunk, sequences_in_batch);
-}
-
-template <class T>
-Index Hierarchy<T>::outer_chunk(Index windows, Index length) const {
-  return chunk_of(windows, config_.rows(0, padded_length(length) / config_.bytes_per_position(0)));
-}
-
-template <class T>
-Index Hierarchy<T>::outer_chunks(Index windows, Index length) const {
-  return ceil_div(config_.rows(0, padded_length(length) / config_.bytes_per_position(0)),
-                  outer_chunk(windows, length));
-}
-
-template <class T>
-Index Hierarchy<T>::inner_chunk_rows(std::size_t stage, Index windows, Index length) const {
-  Index const sequence = config_.seq_lens[stage] * config_.bytes_per_position(stage);
-  return inner_chunk(stage, windows * padded_length(length) / sequence) *
-         config_.rows(stage, config_.seq_lens[stage]);
-}
-
-template <class T>
 core::Arena Hierarchy<T>::measure(Index windows, Index length, bool training) const {
   core::Arena measuring = core::Arena::measuring();
   Step step(training ? Step::Mode::train : Step::Mode::evaluate, measuring, windows, padded_length(length));
@@ -243,6 +188,7 @@ void Hierarchy<T>::run(Step& step) const {
     core::Arena::Purpose const purpose(arena, "stage 1: gradients of all rows");
     dy_all = arena.template matrix<T>(whole.shape.rows(), width);
   }
+  LeadRows<T> const before(arena, chunks, config_.lead(1), windows, width, dy_all);
   core::Arena::Purpose const purpose(arena, "stage 1: rows and scratch of a chunk");
   Mat<T> const y_all = arena.template matrix<T>(windows * chunks.length(), width);
   auto const rows_of = [&](Index c) { return step.measures() ? chunks.largest() : chunks.rows(c); };
@@ -273,6 +219,8 @@ void Hierarchy<T>::run(Step& step) const {
     }
     if (config_.is_last(0)) {
       head(step, r, y, dy);
+    } else if (before.needed()) {
+      children_in_time(step, r, before, c, y);
     } else {
       children(step, 0, r, y, dy);
     }
@@ -307,9 +255,27 @@ void Hierarchy<T>::run(Step& step) const {
   }
 }
 
-/// Goes down from the rows of a stage to the sequences of the next one that stand below them.
+/// As children, below a time chunk of the outermost stage whose sequences look back on the chunks before.
 template <class T>
-void Hierarchy<T>::children(Step& step, std::size_t stage, StageRows const& r, Mat<T> y, Mat<T> dy) const {
+void Hierarchy<T>::children_in_time(Step& step, StageRows const& r, LeadRows<T> const& before, Index c,
+                                    Mat<T> y) const {
+  Index const parents = r.shape.length;
+  for (Index window = 0; window < r.shape.count; ++window) {
+    Index const first = (r.first_sequence + window) * r.patches + r.first_position;
+    Mat<T> const own = rows(y, window * parents, (window + 1) * parents);
+    typename LeadRows<T>::Joined const joined =
+        step.measures() ? before.largest() : before.join(window, c, own);
+    descend(step, 1, first, step.measures() ? before.most() : before.before(c), joined.y, joined.dy);
+    if (step.measures()) return;
+    before.scatter(window, c, joined);
+  }
+}
+
+/// Goes down from the rows of a stage to the sequences of the next one that stand below them. y and dy begin
+/// with `lead` rows before those.
+template <class T>
+void Hierarchy<T>::children(Step& step, std::size_t stage, StageRows const& r, Mat<T> y, Mat<T> dy,
+                            Index lead) const {
   // A row after the last sub-patch has nothing below it.
   Index const parents =
       step.measures() ? r.shape.length : std::min(r.shape.length, r.patches - r.first_position);
@@ -318,82 +284,117 @@ void Hierarchy<T>::children(Step& step, std::size_t stage, StageRows const& r, M
   Index const group_rows = contiguous && r.shape.count > 1 ? r.shape.rows() : parents;
   for (Index g = 0; g < groups; ++g) {
     Index const first_row = g * r.shape.length;
-    Mat<T> const below = rows(y, first_row, first_row + group_rows);
-    Mat<T> const dbelow = step.trains() ? rows(dy, first_row, first_row + group_rows) : Mat<T>();
-    descend(step, stage + 1, (r.first_sequence + g) * r.patches + r.first_position, below, dbelow);
+    Mat<T> const below = rows(y, first_row, first_row + lead + group_rows);
+    Mat<T> const dbelow = step.trains() ? rows(dy, first_row, first_row + lead + group_rows) : Mat<T>();
+    descend(step, stage + 1, (r.first_sequence + g) * r.patches + r.first_position, lead, below, dbelow);
     if (step.measures()) return;
   }
 }
 
 /// Forward, loss and backward of the sequences below the rows `parent`, chunk by chunk; dparent (same shape)
-/// = .
+/// = . The first `lead` rows stand before those of first_sequence, and their dparent += .
 template <class T>
-void Hierarchy<T>::descend(Step& step, std::size_t s, Index first_sequence, Mat<T> parent,
+void Hierarchy<T>::descend(Step& step, std::size_t s, Index first_sequence, Index lead, Mat<T> parent,
                            Mat<T> dparent) const {
+  Index const sequences = static_cast<Index>(parent.extent(0)) - lead;
+  Index const window = step.padded_length / (config_.seq_lens[s] * config_.bytes_per_position(s));
+  Index const chunk = inner_chunk(s, step.windows * window), most = config_.lead(s);
+  auto const before = [&](Index first) {
+    // Of chunks with a lead only the latest is measured, which may have a window's whole past before it.
+    bool const latest = step.measures() && lead > 0;
+    return std::min({most, lead + first, latest ? window - 1 : (first_sequence + first) % window});
+  };
+  auto const run_chunk = [&](Index first) {
+    Index const own = std::min(chunk, sequences - first), begin = lead + first - before(first);
+    Mat<T> const dchunk = step.trains() ? rows(dparent, begin, lead + first + own) : Mat<T>();
+    pass_chunk(step, s, first_sequence + first, before(first), rows(parent, begin, lead + first + own),
+               dchunk);
+  };
+  if (!step.measures()) {
+    for (Index first = 0; first < sequences; first += chunk) run_chunk(first);
+    return;
+  }
+  // The whole chunk with the most before it, and the last one if that is shorter but has even more.
+  Index const whole = std::max<Index>(1, sequences / chunk);
+  Index largest = 0;
+  for (Index c = 1; c < whole && before(largest) < most; ++c)
+    if (before(c * chunk) > before(largest)) largest = c * chunk;
+  run_chunk(largest);
+  if (whole * chunk < sequences && before(whole * chunk) > before(largest)) run_chunk(whole * chunk);
+}
+
+/// A chunk of the sequences below `parent`, of which the first `lead` stand before the chunk's own.
+template <class T>
+void Hierarchy<T>::pass_chunk(Step& step, std::size_t s, Index first_sequence, Index lead, Mat<T> parent,
+                              Mat<T> dparent) const {
   core::Arena& arena = step.arena;
+  core::Arena::Frame const frame(arena);
+  core::Arena::Purpose const purpose(arena, "stage " + std::to_string(s + 1) + ": a chunk of its sequences");
   Stage<T> const& stage = *stages_[s];
   Stage<T> const& above = *stages_[s - 1];
   Block<T> const& block = stage.block();
-  Index const patches = config_.seq_lens[s];
-  Index const length = config_.rows(s, patches);
-  Index const width = stage.width();
-  Index const patch_bytes = config_.bytes_per_position(s);
-  Index const sequences = static_cast<Index>(parent.extent(0));
-  Index const chunk = inner_chunk(s, step.windows * step.padded_length / (patches * patch_bytes));
-  for (Index first = 0; first < sequences; first += chunk) {
-    core::Arena::Frame const frame(arena);
-    core::Arena::Purpose const purpose(arena,
-                                       "stage " + std::to_string(s + 1) + ": a chunk of its sequences");
-    Index const count = std::min(chunk, sequences - first);
-    StageRows r;
-    r.first_sequence = first_sequence + first;
-    r.shape = {count, length};
-    r.patches = patches;
-    r.patch_bytes = patch_bytes;
-    Pass<T> const pass = step.pass(*this, s, r);
-    Mat<T> const context = arena.template matrix<T>(count, patches * width);
-    Mat<T> const slots = reshape(context, count * patches, width);
-    typename Stage<T>::StageTape const tape = stage.take_tape(arena, r, step.trains());
-    Carry<T> carry = block.take_carry(arena, count, length, false);
-    Mat<T> const y = arena.template matrix<T>(count * length, width);
-    Mat<T> const dy = step.trains() ? arena.template matrix<T>(count * length, width) : Mat<T>();
-    Mat<T> const parent_rows = rows(parent, first, first + count);
+  Index const patches = config_.seq_lens[s], length = config_.rows(s, patches), width = stage.width();
+  Index const count = parent.extent(0);
+  StageRows r;
+  r.first_sequence = first_sequence - lead;
+  r.shape = {count, length};
+  r.patches = patches;
+  r.patch_bytes = config_.bytes_per_position(s);
+  StageRows const own = r.part(lead, count - lead);
+  auto const of_own = [&](Mat<T> const& all) { return rows(all, lead * length, count * length); };
+  Pass<T> const pass = step.pass(*this, s, r);
+  Mat<T> const context = arena.template matrix<T>(count, patches * width);
+  Mat<T> const slots = reshape(context, count * patches, width);
+  typename Stage<T>::StageTape tape = stage.take_tape(arena, r, step.trains());
+  tape.block.previous = mark_previous(step, s, r);
+  Carry<T> carry = block.take_carry(arena, count, length, false);
+  Mat<T> const y = arena.template matrix<T>(count * length, width);
+  Mat<T> const dy = step.trains() ? arena.template matrix<T>(count * length, width) : Mat<T>();
 
-    if (!step.measures()) {
-      PassRegion const region(false, s - 1, "forward");
-      above.project(pass, parent_rows, context);
-    }
-    {
-      PassRegion const region(step.measures(), s, "forward");
-      step.call(stage.input_scratch(r, false),
-                [&] { stage.forward_input(pass, step.batch->tokens, r, slots, tape); });
-      step.call(block.forward_scratch(r.shape, false), [&] { block.forward(pass, tape.block, carry, y); });
-      if (!config_.is_last(s) && step.trains() && length > patches && !step.measures())
-        Kokkos::deep_copy(ExecSpace(), dy, T(0));
-    }
-    if (config_.is_last(s)) {
-      head(step, r, y, dy);
-    } else {
-      children(step, s, r, y, dy);
-    }
-    if (step.trains()) {
-      std::optional<PassRegion> region(std::in_place, step.measures(), s, "backward");
-      Carry<T> const dcarry = block.take_carry(arena, count, length, false);
-      Mat<T> const& dx = y;  // the rows themselves are not needed any more
-      carry.position = 0;
-      if (!step.measures()) Kokkos::deep_copy(ExecSpace(), dcarry.history, T(0));
-      step.call(block.backward_scratch(r.shape, false),
-                [&] { block.backward(pass, tape.block, carry, dcarry, dy, dx); });
-      step.call(stage.input_scratch(r, true),
-                [&] { stage.backward_input(pass, step.batch->tokens, r, dx, tape, slots); });
-      region.reset();
-      region.emplace(step.measures(), s - 1, "backward");
-      step.call(above.projection_scratch(count), [&] {
-        above.project_backward(pass, context, parent_rows, rows(dparent, first, first + count));
-      });
-    }
-    if (step.measures()) return;
+  if (!step.measures()) {
+    PassRegion const region(false, s - 1, "forward");
+    above.project(pass, parent, context);
   }
+  {
+    PassRegion const region(step.measures(), s, "forward");
+    step.call(stage.input_scratch(r, false),
+              [&] { stage.forward_input(pass, step.batch->tokens, r, slots, tape); });
+    step.call(block.forward_scratch(r.shape, false), [&] { block.forward(pass, tape.block, carry, y); });
+    bool const all = !config_.is_last(s) && length > patches;  // rows that have no children
+    if (step.trains() && !step.measures() && (all || lead > 0))
+      Kokkos::deep_copy(ExecSpace(), rows(dy, 0, (all ? count : lead) * length), T(0));
+  }
+  if (config_.is_last(s)) {
+    head(step, own, of_own(y), step.trains() ? of_own(dy) : dy);
+  } else {
+    children(step, s, own, y, dy, lead * length);
+  }
+  if (!step.trains()) return;
+  std::optional<PassRegion> region(std::in_place, step.measures(), s, "backward");
+  Carry<T> const dcarry = block.take_carry(arena, count, length, false);
+  Mat<T> const& dx = y;  // the rows themselves are not needed any more
+  carry.position = 0;
+  if (!step.measures()) Kokkos::deep_copy(ExecSpace(), dcarry.history, T(0));
+  step.call(block.backward_scratch(r.shape, false),
+            [&] { block.backward(pass, tape.block, carry, dcarry, dy, dx); });
+  step.call(stage.input_scratch(r, true),
+            [&] { stage.backward_input(pass, step.batch->tokens, r, dx, tape, slots); });
+  region.reset();
+  region.emplace(step.measures(), s - 1, "backward");
+  step.call(above.projection_scratch(count),
+            [&] { above.project_backward(pass, context, parent, dparent, lead); });
+}
+
+/// Which of these sequences see the one before them.
+template <class T>
+kernels::Previous Hierarchy<T>::mark_previous(Step& step, std::size_t s, StageRows const& r) const {
+  Index const seen = config_.block[s].cross_patch_attention;
+  if (seen == 0) return {};
+  Index const window = step.padded_length / (r.patches * r.patch_bytes), first = r.first_sequence;
+  kernels::Vec<Index> const marks = step.arena.template vector<Index>(r.shape.count);
+  if (!step.measures()) kernels::mark_previous(ExecSpace(), first, window, seen, marks);
+  Index const windows_begun = (first + r.shape.count - 1) / window - first / window;
+  return {marks.data(), seen * (r.shape.count - 1 - windows_begun)};
 }
 
 /// From the rows of the last stage to the loss, and back to their gradient.
@@ -430,23 +431,6 @@ void Hierarchy<T>::head(Step& step, StageRows const& r, Mat<T> hidden, Mat<T> dh
     kernels::linear_backward_input<T>(space, logits, weight, dhidden);
   }
   kernels::add_losses<T>(space, losses, step.totals);
-}
-
-template <class T>
-double Hierarchy<T>::forward_flops(Index windows, Index length, bool square) const {
-  Index const padded = padded_length(length);
-  double sum = 0;
-  Index last_rows = 0;
-  for (std::size_t s = 0; s < config_.stages(); ++s) {
-    StageRows r;
-    r.patch_bytes = config_.bytes_per_position(s);
-    r.patches = s == 0 ? padded / r.patch_bytes : config_.seq_lens[s];
-    r.shape = {windows * padded / (r.patches * r.patch_bytes), config_.rows(s, r.patches)};
-    sum += stages_[s]->forward_flops(r, square);
-    last_rows = r.shape.rows();
-  }
-  return sum + 2.0 * static_cast<double>(last_rows) * static_cast<double>(config_.hidden_dims.back()) *
-                   static_cast<double>(config_.num_tokens);
 }
 
 template class Hierarchy<float>;

@@ -10,6 +10,11 @@
 //
 // Memory is therefore one chunk per inner stage plus the outermost stage's row gradients, carries and one
 // tape.
+//
+// With cross-patch attention the sequences of an inner stage depend on those before them, one further back
+// with each layer. A chunk then begins with as many earlier sequences, its lead, computed once more: nothing
+// further back can reach its own sequences, so these are what they are in the whole, and backward through the
+// lead gives the earlier sequences' share of their gradient. No state passes from chunk to chunk.
 
 #include <functional>
 #include <memory>
@@ -21,6 +26,7 @@
 #include "model/block.hpp"
 #include "model/chunking.hpp"
 #include "model/config.hpp"
+#include "model/lead_rows.hpp"
 #include "model/parameters.hpp"
 #include "model/stage.hpp"
 
@@ -111,8 +117,15 @@ class Hierarchy {
   Hierarchy(ModelConfig config, Chunking chunking);
   core::Arena measure(Index windows, Index length, bool training) const;
   void run(Step& step) const;
-  void children(Step& step, std::size_t stage, kernels::StageRows const& rows, Mat<T> y, Mat<T> dy) const;
-  void descend(Step& step, std::size_t stage, Index first_sequence, Mat<T> parent, Mat<T> dparent) const;
+  void children(Step& step, std::size_t stage, kernels::StageRows const& rows, Mat<T> y, Mat<T> dy,
+                Index lead = 0) const;
+  void children_in_time(Step& step, kernels::StageRows const& rows, LeadRows<T> const& before, Index c,
+                        Mat<T> y) const;
+  void descend(Step& step, std::size_t stage, Index first_sequence, Index lead, Mat<T> parent,
+               Mat<T> dparent) const;
+  void pass_chunk(Step& step, std::size_t stage, Index first_sequence, Index lead, Mat<T> parent,
+                  Mat<T> dparent) const;
+  kernels::Previous mark_previous(Step& step, std::size_t stage, kernels::StageRows const& rows) const;
   void head(Step& step, kernels::StageRows const& rows, Mat<T> hidden, Mat<T> dhidden) const;
   Index chunk_of(Index windows, Index length) const;
   Index inner_chunk(std::size_t stage, Index sequences_in_batch) const;

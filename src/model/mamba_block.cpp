@@ -234,7 +234,8 @@ void MambaBlock<T>::layer_backward(Pass<T> const& pass, LayerTape const& t, Scra
 }
 
 template <class T>
-double MambaBlock<T>::forward_flops(Sequences shape, Index /*start*/, bool /*square*/) const {
+double MambaBlock<T>::forward_flops(Sequences shape, Index /*start*/, bool /*square*/,
+                                    Index /*previous_total*/) const {
   Columns const& c = columns_;
   double const per_row = 2.0 * static_cast<double>(width_) * static_cast<double>(c.projected + c.channels) +
                          2.0 * static_cast<double>(c.convolved * c.inputs);

@@ -31,7 +31,7 @@ class MambaBlock : public Block<T> {
   void forward(Pass<T> const& pass, Tape<T> const& tape, Carry<T>& carry, Mat<T> y) const override;
   void backward(Pass<T> const& pass, Tape<T> const& tape, Carry<T> const& before, Carry<T> const& dcarry,
                 ConstMat<T> dy, Mat<T> dx) const override;
-  double forward_flops(Sequences shape, Index start, bool square) const override;
+  double forward_flops(Sequences shape, Index start, bool square, Index previous_total) const override;
 
  protected:
   /// Widths and places of a layer's arrays.

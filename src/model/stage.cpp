@@ -119,21 +119,26 @@ void Stage<T>::project(Pass<T> const& pass, ConstMat<T> rows, Mat<T> context) co
 }
 
 template <class T>
-void Stage<T>::project_backward(Pass<T> const& pass, ConstMat<T> dcontext, ConstMat<T> rows,
-                                Mat<T> drows) const {
+void Stage<T>::project_backward(Pass<T> const& pass, ConstMat<T> dcontext, ConstMat<T> rows, Mat<T> drows,
+                                Index lead) const {
   core::Arena::Frame const frame(pass.arena);
   ParameterStore<T> const& p = pass.parameters;
   Vec<T> const workspace =
       pass.arena.template vector<T>(kernels::column_sums_workspace(dcontext.extent(0), projected_width_));
   kernels::linear_backward_weight<T>(pass.space, dcontext, rows, p.gradient(projection_));
   kernels::column_sums<T>(pass.space, dcontext, p.gradient_vector(projection_bias_), workspace);
-  kernels::linear_backward_input<T>(pass.space, dcontext, p.value(projection_), drows);
+  Index const count = rows.extent(0);
+  if (lead > 0)
+    kernels::linear_backward_input_accumulate<T>(pass.space, kernels::rows(dcontext, 0, lead),
+                                                 p.value(projection_), kernels::rows(drows, 0, lead));
+  kernels::linear_backward_input<T>(pass.space, kernels::rows(dcontext, lead, count), p.value(projection_),
+                                    kernels::rows(drows, lead, count));
 }
 
 template <class T>
-double Stage<T>::forward_flops(StageRows const& rows, bool square) const {
+double Stage<T>::forward_flops(StageRows const& rows, bool square, Index previous_total) const {
   return static_cast<double>(rows.embedded_rows()) * embedder_.forward_flops_per_row() +
-         block_->forward_flops(rows.shape, rows.first_position, square) +
+         block_->forward_flops(rows.shape, rows.first_position, square, previous_total) +
          2.0 * static_cast<double>(rows.shape.rows()) * static_cast<double>(width_ * projected_width_);
 }
 

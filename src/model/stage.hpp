@@ -46,11 +46,12 @@ class Stage {
 
   /// context (rows, projected_width) = this stage's rows projected for their children.
   void project(Pass<T> const& pass, ConstMat<T> rows, Mat<T> context) const;
-  /// drows (rows, D) = .
-  void project_backward(Pass<T> const& pass, ConstMat<T> dcontext, ConstMat<T> rows, Mat<T> drows) const;
+  /// drows (rows, D) = , but += in the first `lead` rows.
+  void project_backward(Pass<T> const& pass, ConstMat<T> dcontext, ConstMat<T> rows, Mat<T> drows,
+                        Index lead = 0) const;
 
   /// Floating-point operations of a forward call: embedding, block, and the projection of every row.
-  double forward_flops(kernels::StageRows const& rows, bool square) const;
+  double forward_flops(kernels::StageRows const& rows, bool square, Index previous_total = 0) const;
 
  private:
   struct InputScratch;

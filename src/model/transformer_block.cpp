@@ -8,6 +8,7 @@
 #include "kernels/activation.hpp"
 #include "kernels/common/check.hpp"
 #include "kernels/common/profile.hpp"
+#include "kernels/cross_patch.hpp"
 #include "kernels/linear.hpp"
 #include "kernels/norm.hpp"
 #include "kernels/reduce.hpp"
@@ -43,7 +44,9 @@ constexpr Index longest_past = Index(1) << 40;
 
 template <class T>
 struct TransformerBlock<T>::Scratch {
-  Mat<T> rotation;       // cosines and sines (T, d), or (sequences, d), empty without rotary positions
+  // Cosines and sines (T, d), or (sequences, d), empty without rotary positions; and those of the positions
+  // before.
+  Mat<T> rotation, rotation_before;
   Mat<T> u;              // normalised input, later its gradient (rows, D)
   Mat<T> wide;           // qkv and their gradient (rows, 3*H*d), or gelu's output (rows, F)
   Mat<T> wide_gradient;  // backward: gradient of o, of q (rows, 2*H*d), or of gelu's input (rows, F)
@@ -55,9 +58,12 @@ struct TransformerBlock<T>::Scratch {
     Index const feed = block.config_.ff_multiplier * block.width_;
     Index const n = shape.rows();
     Scratch s;
-    if (block.config_.attn_use_rot_embs)
+    if (block.config_.attn_use_rot_embs) {
       s.rotation = arena.template matrix<T>(shape.starts == nullptr ? shape.length : shape.count,
                                             block.config_.attn_head_dims);
+      Index const before = block.table_before(shape);
+      if (before > 0) s.rotation_before = arena.template matrix<T>(before, block.config_.attn_head_dims);
+    }
     s.u = arena.template matrix<T>(n, block.width_);
     s.wide = arena.template matrix<T>(n, std::max(3 * inner, feed));
     if (shape.slots != nullptr) {  // also for longer spans, so that shorter ones never take more
@@ -160,13 +166,14 @@ typename TransformerBlock<T>::NormTape TransformerBlock<T>::norm_tape(Tape<T> co
 
 template <class T>
 kernels::KeyValues<T> TransformerBlock<T>::layer_history(Carry<T> const& carry, Index layer) const {
-  Index const size = carry.sequences * carry.capacity;
-  return {rows(carry.history, layer * size, (layer + 1) * size), carry.capacity};
+  Index const capacity = carry.before + carry.capacity, size = carry.sequences * capacity;
+  return {rows(carry.history, layer * size, (layer + 1) * size), capacity, carry.before};
 }
 
 template <class T>
-kernels::AttentionShape TransformerBlock<T>::attention_shape(Sequences shape, Index start) const {
-  return {shape, start, config_.attn_num_heads, config_.attn_head_dims, config_.causal()};
+kernels::AttentionShape TransformerBlock<T>::attention_shape(Sequences shape, Index start,
+                                                             kernels::Previous previous) const {
+  return {shape, start, config_.attn_num_heads, config_.attn_head_dims, config_.causal(), previous};
 }
 
 template <class T>
@@ -232,6 +239,23 @@ std::size_t TransformerBlock<T>::backward_scratch(Sequences shape, bool /*carrie
 }
 
 template <class T>
+void TransformerBlock<T>::rotary_tables(Span const& span) const {
+  Scratch const& scratch = span.scratch;
+  ExecSpace const& space = span.pass.space;
+  Sequences const shape = span.shape();
+  if (scratch.rotation.data() != nullptr)
+    kernels::rotary_table<T>(space, shape.starts == nullptr ? span.start() : 0, scratch.rotation,
+                             shape.starts);
+  if (scratch.rotation_before.data() != nullptr)
+    kernels::rotary_table<T>(space, -rows_before(), scratch.rotation_before);
+}
+
+template <class T>
+bool TransformerBlock<T>::sees_sequences_before(Span const& span) const {
+  return span.tape.previous.seen != nullptr && span.shape().slots == nullptr;
+}
+
+template <class T>
 void TransformerBlock<T>::forward(Pass<T> const& pass, Tape<T> const& tape, Carry<T>& carry, Mat<T> y) const {
   STRATA_REQUIRE(config_.causal() || carry.position == 0,
                  "a bidirectional encoder sees a whole sequence at once and cannot continue from a carry");
@@ -241,9 +265,9 @@ void TransformerBlock<T>::forward(Pass<T> const& pass, Tape<T> const& tape, Carr
                              << tape.shape.length << " more");
   core::Arena::Frame const frame(pass.arena);
   Span const span{pass, tape, carry, Scratch::take(pass.arena, *this, tape.shape, false)};
-  if (span.scratch.rotation.data() != nullptr)
-    kernels::rotary_table<T>(pass.space, tape.shape.starts == nullptr ? span.start() : 0,
-                             span.scratch.rotation, tape.shape.starts);
+  STRATA_REQUIRE(tape.previous.seen == nullptr || tape.shape.slots != nullptr || carry.position == 0,
+                 "cross-patch attention between sequences in pieces");
+  rotary_tables(span);
   for (Index l = 0; l < layers(); ++l) {
     kernels::Region const region("layer", l + 1);
     attention_forward(span, l);
@@ -270,8 +294,11 @@ void TransformerBlock<T>::attention_forward(Span const& span, Index l) const {
   kernels::linear_forward<T>(pass.space, scratch.u, p.stacked_value(layer.to_q, layer.to_kv), {}, qkv);
   kernels::split_rotate_forward<T>(pass.space, span.shape(), span.start(), config_.attn_num_heads,
                                    scratch.rotation, qkv, t.q, history);
-  kernels::attention_forward<T>(pass.space, attention_shape(span.shape(), span.start()), t.q, history,
-                                dropout(pass.dropout, SubLayer::attention, l), t.o, t.log_sum,
+  if (sees_sequences_before(span))
+    kernels::cross_patch_forward<T>(pass.space, span.shape(), span.tape.previous, config_.attn_num_heads,
+                                    scratch.rotation_before, qkv, history);
+  kernels::attention_forward<T>(pass.space, attention_shape(span.shape(), span.start(), span.tape.previous),
+                                t.q, history, dropout(pass.dropout, SubLayer::attention, l), t.o, t.log_sum,
                                 scratch.workspace);
   kernels::linear_forward_accumulate<T>(pass.space, t.o, p.value(layer.to_out), t.x1);
 }
@@ -298,8 +325,7 @@ void TransformerBlock<T>::backward(Pass<T> const& pass, Tape<T> const& tape, Car
   STRATA_REQUIRE(tape.keeps, "backward needs a tape that keeps all layers");
   core::Arena::Frame const frame(pass.arena);
   Span const span{pass, tape, before, Scratch::take(pass.arena, *this, tape.shape, true)};
-  if (span.scratch.rotation.data() != nullptr)
-    kernels::rotary_table<T>(pass.space, span.start(), span.scratch.rotation);
+  rotary_tables(span);
   LayerTape const last = layer_tape(tape, layers() - 1);
   Kokkos::deep_copy(pass.space, dx, T(0));
   kernels::shift_rms_norm_backward<T>(pass.space, tape.shape, RmsForm::clamped, 0, dy, last.x2, {},
@@ -358,11 +384,14 @@ void TransformerBlock<T>::attention_backward(Span const& span, Index l, Carry<T>
 
   kernels::linear_backward_weight<T>(pass.space, dx, t.o, p.gradient(layer.to_out));
   kernels::linear_backward_input<T>(pass.space, dx, p.value(layer.to_out), dout);
-  kernels::attention_backward<T>(pass.space, attention_shape(span.shape(), span.start()), t.q, history, t.o,
-                                 t.log_sum, dout, dropout(pass.dropout, SubLayer::attention, l), dq, dhistory,
-                                 scratch.workspace);
+  kernels::attention_backward<T>(
+      pass.space, attention_shape(span.shape(), span.start(), span.tape.previous), t.q, history, t.o,
+      t.log_sum, dout, dropout(pass.dropout, SubLayer::attention, l), dq, dhistory, scratch.workspace);
   kernels::split_rotate_backward<T>(pass.space, span.shape(), span.start(), config_.attn_num_heads,
                                     scratch.rotation, dq, dhistory, dqkv);
+  if (sees_sequences_before(span))
+    kernels::cross_patch_backward<T>(pass.space, span.shape(), span.tape.previous, config_.attn_num_heads,
+                                     scratch.rotation_before, dhistory, dqkv);
   {
     kernels::Region const region("rebuild");
     normalise(span, SubLayer::attention, l, false);
@@ -374,7 +403,23 @@ void TransformerBlock<T>::attention_backward(Span const& span, Index l, Carry<T>
 }
 
 template <class T>
-double TransformerBlock<T>::forward_flops(Sequences shape, Index start, bool square) const {
+void TransformerBlock<T>::next_sequence(Pass<T> const& pass, Sequences lanes, Index rows,
+                                        Carry<T> const& carry) const {
+  if (rows_before() == 0 || lanes.count == 0) return;
+  core::Arena::Frame const frame(pass.arena);
+  Mat<T> rotation;
+  if (config_.attn_use_rot_embs) {
+    rotation = pass.arena.template matrix<T>(1, config_.attn_head_dims);
+    kernels::rotary_table<T>(pass.space, -rows, rotation);
+  }
+  for (Index l = 0; l < layers(); ++l)
+    kernels::cross_patch_next<T>(pass.space, lanes, rows, config_.attn_num_heads, rotation,
+                                 layer_history(carry, l));
+}
+
+template <class T>
+double TransformerBlock<T>::forward_flops(Sequences shape, Index start, bool square,
+                                          Index previous_total) const {
   double const n = static_cast<double>(shape.rows());
   double const products = 2.0 * static_cast<double>(width_) *
                           (4.0 * static_cast<double>(config_.inner_width()) +
@@ -384,8 +429,9 @@ double TransformerBlock<T>::forward_flops(Sequences shape, Index start, bool squ
   double const seen = square || !config_.causal()
                           ? keys
                           : static_cast<double>(start) + (static_cast<double>(shape.length) + 1) / 2;
-  return static_cast<double>(layers()) * n *
-         (products + 4.0 * static_cast<double>(config_.inner_width()) * seen);
+  double const pairs = n * seen + static_cast<double>(shape.length * previous_total);
+  return static_cast<double>(layers()) *
+         (n * products + 4.0 * static_cast<double>(config_.inner_width()) * pairs);
 }
 
 template class TransformerBlock<float>;

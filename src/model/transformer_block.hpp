@@ -6,6 +6,9 @@
 // and a final rms norm. shift moves the second part of the features one position on (kernels/norm.hpp); the
 // bidirectional encoder has no shift and no causal mask.
 //
+// With cross-patch attention (kernels/cross_patch.hpp) a sequence also sees the last keys and values of the
+// one before it in the same call, or in the same lane.
+//
 // Carry: history = keys (rotated) and values; border = the shifted features of the last x and x1 of each
 // layer. Tape: the residual stream x, x1, ..., queries, attention outputs and the product W1 u; norms and
 // gelu are recomputed.
@@ -27,13 +30,15 @@ class TransformerBlock final : public Block<T> {
   Index layers() const override { return static_cast<Index>(layers_.size()); }
   Index history_width() const override { return 2 * config_.inner_width(); }
   Index border_width() const override { return 2 * shifted_; }
+  Index rows_before() const override { return config_.cross_patch_attention; }
   Index tape_size(Sequences shape, bool keeps) const override;
   std::size_t forward_scratch(Sequences shape, bool carries) const override;
   std::size_t backward_scratch(Sequences shape, bool carries) const override;
   void forward(Pass<T> const& pass, Tape<T> const& tape, Carry<T>& carry, Mat<T> y) const override;
   void backward(Pass<T> const& pass, Tape<T> const& tape, Carry<T> const& before, Carry<T> const& dcarry,
                 ConstMat<T> dy, Mat<T> dx) const override;
-  double forward_flops(Sequences shape, Index start, bool square) const override;
+  void next_sequence(Pass<T> const& pass, Sequences lanes, Index rows, Carry<T> const& carry) const override;
+  double forward_flops(Sequences shape, Index start, bool square, Index previous_total) const override;
 
  private:
   /// Numbers of a layer's parameters in the store.
@@ -47,10 +52,15 @@ class TransformerBlock final : public Block<T> {
   struct Scratch;    // spans taken from the arena during a call
   struct Span;       // one call's arguments and what follows from them
 
+  /// Rows of the rotary table that stand before those of the span: for what the first positions see of the
+  /// sequence before, where whole sequences lie side by side.
+  Index table_before(Sequences shape) const { return shape.slots == nullptr ? rows_before() : 0; }
+
   LayerTape layer_tape(Tape<T> const& tape, Index layer) const;
   NormTape norm_tape(Tape<T> const& tape, SubLayer part, Index layer) const;
   kernels::KeyValues<T> layer_history(Carry<T> const& carry, Index layer) const;
-  kernels::AttentionShape attention_shape(Sequences shape, Index start) const;
+  kernels::AttentionShape attention_shape(Sequences shape, Index start,
+                                          kernels::Previous previous = {}) const;
   kernels::Dropout dropout(DropoutStream const& stream, SubLayer part, Index layer) const;
 
   /// A sub-layer's part of a border: the features that the token shift takes from the row before.
@@ -59,6 +69,9 @@ class TransformerBlock final : public Block<T> {
   void normalise(Span const& span, SubLayer part, Index layer, bool with_residual) const;
   void normalise_backward(Span const& span, SubLayer part, Index layer, Carry<T> const& dcarry,
                           Mat<T> dx) const;
+  void rotary_tables(Span const& span) const;
+  /// Whether keys and values of sequences have to go before those that follow; lanes have them there already.
+  bool sees_sequences_before(Span const& span) const;
   void attention_forward(Span const& span, Index layer) const;
   void feed_forward(Span const& span, Index layer) const;
   void attention_backward(Span const& span, Index layer, Carry<T> const& dcarry, Mat<T> dx) const;

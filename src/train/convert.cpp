@@ -227,6 +227,12 @@ Export export_safetensors(std::string const& checkpoint, std::string const& outp
         reader.path() +
         ": the model has head complete, which the Python packages do not have; they read these "
         "weights, but predict something else with them");
+  if (std::any_of(blocks.begin(), blocks.end(),
+                  [](BlockConfig const& block) { return block.cross_patch_attention > 0; }))
+    result.warnings.push_back(
+        reader.path() +
+        ": the model has cross_patch_attention, which the Python packages do not have; with these weights "
+        "their attention will not see the patch before");
   bool const encoder =
       std::none_of(blocks.begin(), blocks.end(), [](BlockConfig const& block) { return block.causal(); });
 

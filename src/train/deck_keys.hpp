@@ -112,6 +112,9 @@ void visit_transformer(Visitor& v, model::BlockConfig& b) {
              "Rotary positions in attention; the head width must then be even.");
   v.optional("attn_dropout", b.attn_dropout, at_least_below(0, 1),
              "Dropout of attention weights in training.");
+  v.optional("cross_patch_attention", b.cross_patch_attention, at_least(0, 65536),
+             "Last positions of the patch before whose keys and values attention sees as well (MEGABYTE); 0: "
+             "none. For stages below the outermost one, under head `complete`; at most the patch length.");
   v.optional("ff_multiplier", b.ff_multiplier, at_least(1, 1024),
              "Width of the feed-forward layer over the stage's.");
   v.optional("ff_dropout", b.ff_dropout, at_least_below(0, 1),

@@ -151,6 +151,35 @@ TYPED_TEST(Generation, GivesTheLogitsOfTheWholeWindowWithConvolutions) {
     }
 }
 
+/// Keys and values of the patch before are still there when the next one begins.
+TYPED_TEST(Generation, GivesTheLogitsOfTheWholeWindowWithCrossPatchAttention) {
+  struct Stages {
+    std::vector<Index> lens, seen;
+  };
+  for (Stages const& c :
+       {Stages{{7, 3}, {0, 2}}, {{5, 2}, {0, 2}}, {{4, 3, 4}, {0, 1, 3}}, {{3, 2, 3}, {0, 2, 0}}})
+    for (bool const rotary : {true, false}) {
+      SCOPED_TRACE(testing::PrintToString(c.lens) + (rotary ? " rotary" : ""));
+      ModelConfig config =
+          with_cross_patch(small_config(Head::complete, c.lens, Position::none, 40, 39), c.seen);
+      config.block[1].attn_use_rot_embs = rotary;
+      Hierarchy<TypeParam> model(config, {2, 7}, false);
+      randomise(model.parameters(), 53);
+      Index const length = product(c.lens);
+      std::vector<std::int64_t> const ids = random_ids(3 * length, 54);
+      model::Predictions const p = model::predict(model, ids, 3);
+      Generator<TypeParam> generator(model, 3);
+      for (Index t = 0; t < length; ++t) {
+        EXPECT_LE(error(generator.logits(), p, t), this->tolerance) << "token " << t;
+        generator.append(column(ids, 3, length, t));
+      }
+      ModelConfig const without = with_cross_patch(config, std::vector<Index>(c.lens.size(), 0));
+      Hierarchy<TypeParam> other(without, {2, 7}, false);
+      randomise(other.parameters(), 53);
+      EXPECT_GT(relative_difference(p.logits, model::predict(other, ids, 3).logits), 1e-3);
+    }
+}
+
 /// Reading a prompt without asking for logits leads to the same place.
 TYPED_TEST(Generation, ReadsPromptsSilently) {
   for (Head const head : {Head::complete, Head::reference}) {

@@ -21,6 +21,7 @@ struct Case {
   char const* letters;
   Position position;
   bool convolutions = false;
+  std::vector<Index> seen = {};  ///< by cross-patch attention, of two layers where it is
 };
 
 std::vector<Case> cases() {
@@ -35,12 +36,15 @@ std::vector<Case> cases() {
           {{2, 2, 2, 3}, "T12T", Position::fixed},
           {{5, 3}, "TT", Position::fixed, true},
           {{2, 16}, "2T", Position::none, true},
-          {{3, 2, 3}, "T21", Position::rope, true}};
+          {{3, 2, 3}, "T21", Position::rope, true},
+          {{7, 3}, "TT", Position::none, false, {0, 2}},
+          {{5, 2, 2}, "TTT", Position::none, true, {0, 1, 2}}};
 }
 
 template <class T>
 Hierarchy<T> make_model(Case const& c, Head head, std::uint64_t seed = 71) {
-  ModelConfig const config = with_blocks(small_config(head, c.lens, c.position, 40, 39), c.letters);
+  ModelConfig config = with_blocks(small_config(head, c.lens, c.position, 40, 39), c.letters);
+  if (!c.seen.empty() && head == Head::complete) config = with_cross_patch(config, c.seen);
   Hierarchy<T> model(c.convolutions ? with_convolutions(config) : config, {2, 7}, false);
   randomise(model.parameters(), seed);
   return model;

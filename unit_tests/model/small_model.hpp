@@ -70,6 +70,16 @@ inline ModelConfig with_convolutions(ModelConfig config) {
   return config;
 }
 
+/// The same stages with cross-patch attention: what each sees of the patch before, stages that see any having
+/// `layers` layers.
+inline ModelConfig with_cross_patch(ModelConfig config, std::vector<Index> const& seen, Index layers = 2) {
+  for (std::size_t s = 0; s < config.stages(); ++s) {
+    config.block[s].cross_patch_attention = seen.at(s);
+    if (seen[s] > 0) config.num_layers[s] = layers;
+  }
+  return config;
+}
+
 /// Random windows on the host: lengths[b] tokens each, no weights unless asked for.
 struct Windows {
   std::vector<Index> lengths;

@@ -37,6 +37,17 @@ std::vector<Shape> shapes() {
           {"one stage of Mamba-2",
            with_blocks(small_config(Head::complete, {13}, Position::fixed, 20, 19, 0.25), "2"),
            Windows({13, 11}, 20, 29)},
+          {"cross-patch attention",
+           with_cross_patch(small_config(Head::complete, {7, 3}, Position::fixed, 20, 19, 0.25), {0, 2}),
+           Windows({21, 20, 9}, 20, 30)},
+          {"cross-patch attention in three stages",
+           with_cross_patch(small_config(Head::complete, {5, 3, 4}, Position::rope, 20, 19, 0.25), {0, 1, 4}),
+           Windows({60, 13, 48}, 20, 31)},
+          {"cross-patch attention below Mamba-2",
+           with_cross_patch(
+               with_blocks(small_config(Head::complete, {9, 2, 3}, Position::none, 20, 19, 0.25), "22T"),
+               {0, 0, 3}, 3),
+           Windows({54}, 20, 32)},
           {"one stage, reference", small_config(Head::reference, {13}, Position::fixed, 20, 19, 0.25),
            Windows({12, 13}, 20, 26)}};
 }
@@ -117,8 +128,9 @@ TYPED_TEST(Chunks, ArenaIsExactlyLargeEnough) {
         auto const expect_fit = [&](Hierarchy<TypeParam> const& model, bool training) {
           std::size_t const bytes = model.arena_bytes(windows, shape.windows.stride, training);
           EXPECT_LE(model.arena_peak(), bytes);
-          EXPECT_GE(static_cast<double>(model.arena_peak()),
-                    static_cast<double>(bytes) * (equal_chunks ? 1 : 0.9));
+          // The rows before a chunk that is shorter than others count as if it were not.
+          double const least = shape.config.lead(1) > 0 ? 0.5 : equal_chunks ? 1 : 0.9;
+          EXPECT_GE(static_cast<double>(model.arena_peak()), static_cast<double>(bytes) * least);
         };
         trial.model().reserve(windows, shape.windows.stride, true);
         trial.step(5);

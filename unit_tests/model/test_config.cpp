@@ -38,6 +38,19 @@ BlockConfig mamba(BlockType type, Index d_state, Index d_conv, Index expand, Ind
   return block;
 }
 
+/// One sequence for each layer, and those that the stages below need.
+TEST(ModelConfig, KnowsWhatCrossPatchAttentionDependsOn) {
+  ModelConfig c = small(3);
+  EXPECT_EQ(c.lead(1), 0);
+  c.block[2].cross_patch_attention = 4;
+  c.num_layers[2] = 5;
+  EXPECT_NO_THROW(c.validate());
+  EXPECT_EQ(c.lead(2), 5);
+  EXPECT_EQ(c.lead(1), 2);
+  c.block[1].cross_patch_attention = 1;
+  EXPECT_EQ(c.lead(1), 4);
+}
+
 TEST(ModelConfig, AcceptsOneToEightStages) {
   for (std::size_t stages = 1; stages <= 8; ++stages) EXPECT_NO_THROW(small(stages).validate()) << stages;
 }
@@ -63,6 +76,16 @@ TEST(ModelConfig, RefusesWhatCannotWorkAndSaysWhy) {
       {[](ModelConfig& c) { c.num_tokens = 65537; }, "65537"},
       {[](ModelConfig& c) { c.block[1].attn_head_dims = 5; }, "attn_head_dims of stage 2 is 5"},
       {[](ModelConfig& c) { c.block[0].attn_num_heads = 0; }, "they are 4 and 0"},
+      {[](ModelConfig& c) { c.block[1].cross_patch_attention = -1; }, "must be at least 0"},
+      {[](ModelConfig& c) { c.block[1].cross_patch_attention = 5; }, "a patch has seq_lens 4 positions only"},
+      {[](ModelConfig& c) { c.block[0].cross_patch_attention = 2; },
+       "cross_patch_attention of stage 1 is 2, but the outermost stage has no patch before its own"},
+      {[](ModelConfig& c) { c.block[1].cross_patch_attention = 2, c.head = Head::reference; },
+       "head reference repeats the packages"},
+      {[](ModelConfig& c) {
+         c.block[1] = mamba(BlockType::mamba2, 4, 4, 2, 4), c.block[1].cross_patch_attention = 2;
+       },
+       "a Mamba stage has no attention"},
       {[](ModelConfig& c) { c.block[0].ff_multiplier = 0; }, "ff_multiplier of stage 1"},
       {[](ModelConfig& c) { c.block[0].ff_dropout = 1; }, "ff_dropout of stage 1"},
       {[](ModelConfig& c) { c.block[0].attn_dropout = -0.5; }, "attn_dropout of stage 1"},

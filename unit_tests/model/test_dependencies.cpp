@@ -63,6 +63,60 @@ TEST(Dependencies, HeadCompleteSeesAllEarlierBytesAndNoLaterOne) {
   }
 }
 
+/// Cross-patch attention adds no later byte, to whole models and to the innermost stage by itself: there byte
+/// t of a patch sees, besides its own patch, what the last positions of the patches before have read, one
+/// patch further back with each layer. Without rows from above that is all it sees.
+TEST(Dependencies, HoldForCrossPatchAttention) {
+  for (std::vector<Index> const& lens : {std::vector<Index>{5, 3}, {3, 2, 3}, {2, 2, 2, 3}}) {
+    std::vector<Index> seen(lens.size(), 1);
+    seen.front() = 0;
+    seen.back() = 2;
+    Index context = 1;
+    for (Index const n : lens) context *= n;
+    for (Index const length : {context, context - 1}) {
+      SCOPED_TRACE(testing::PrintToString(lens) + " length " + std::to_string(length));
+      std::vector<std::uint8_t> const depends =
+          matrix(with_cross_patch(small_config(Head::complete, lens, Position::none, 40, 39), seen), length);
+      expect_no_later_byte(depends, length);
+      EXPECT_EQ(with_full_past(depends, length), length);
+    }
+  }
+  constexpr Index patches = 5, patch = 4, length = patches * patch;
+  for (Index const layers : {1, 2, 3})
+    for (Index const r : {0, 1, 2, 4}) {
+      SCOPED_TRACE(std::to_string(layers) + " layers, " + std::to_string(r) + " positions");
+      ModelConfig const config = with_cross_patch(
+          small_config(Head::complete, {patches, patch}, Position::none, 40, 39), {0, r}, layers);
+      Hierarchy<double> model(config, {2, 7}, false);
+      randomise(model.parameters(), 33);
+      for (std::size_t p = 0; p < model.parameters().all().size(); ++p) {
+        if (model.parameters().all()[p].name != "to_next_stage_proj.0.1.weight") continue;
+        std::vector<double> const zeros(static_cast<std::size_t>(model.parameters().place(p).size()), 0.0);
+        model.parameters().set(p, zeros.data());
+      }
+      Windows const windows({length}, config.num_tokens, 34);
+      std::vector<std::uint8_t> const depends = model::dependencies(
+          model, std::vector<std::int64_t>(windows.ids.begin(), windows.ids.end()), threshold);
+      for (Index i = 0; i < length; ++i)
+        for (Index t = 0; t < length; ++t) {
+          bool const later = t <= i, same_patch = t / patch == i / patch;
+          // The row after byte i is the first that has read it; the last byte of a patch no row of it reads.
+          // In the last layer r rows of the patch before are seen, in those below all that these saw.
+          Index const back = t / patch - i / patch, row = i % patch + 1;
+          bool const reaches = back > 0 && r > 0 && row < patch && back <= layers;
+          // Without the layers' help the row itself must be one of the last r.
+          bool const surely = reaches && back == 1 && row >= patch - r;
+          bool const depends_on = depends[static_cast<std::size_t>(i * (length + 1) + t)] != 0;
+          if (later || (!same_patch && !reaches)) {
+            EXPECT_FALSE(depends_on) << "byte " << i << " moves byte " << t;
+          }
+          if ((same_patch && !later) || surely) {
+            EXPECT_TRUE(depends_on) << "byte " << i << " does not move byte " << t;
+          }
+        }
+    }
+}
+
 TEST(Dependencies, HoldForStateSpaceStages) {
   struct Mix {
     std::vector<Index> lens;

@@ -58,6 +58,24 @@ std::vector<GradientCase> gradient_cases() {
                    Windows({12, 9, 11}, 20, 11),
                    {}});
   cases.back().config.block[0].block_type = model::BlockType::transformer_encoder;
+  cases.push_back({"two stages, cross-patch attention",
+                   with_cross_patch(small_config(complete, {6, 3}, Position::fixed, 20, 19), {0, 2}),
+                   Windows({17, 18, 7}, 20, 15),
+                   {}});
+  cases.push_back({"two stages, cross-patch attention, rotary positions, dropout",
+                   with_cross_patch(small_config(complete, {6, 3}, Position::none, 20, 19, 0.3), {0, 3}),
+                   Windows({17, 18, 7}, 20, 16), 80});
+  cases.back().config.block[1].attn_use_rot_embs = true;
+  cases.push_back({"three stages, cross-patch attention",
+                   with_cross_patch(small_config(complete, {3, 2, 3}, Position::rope, 20, 19), {0, 1, 2}, 3),
+                   Windows({17, 18, 4}, 20, 17, true),
+                   {}});
+  cases.push_back(
+      {"2TT, cross-patch attention in the middle",
+       with_cross_patch(with_blocks(small_config(complete, {3, 2, 3}, Position::none, 20, 19), "2TT"),
+                        {0, 2, 0}),
+       Windows({17, 18, 4}, 20, 18),
+       {}});
   for (char const* const letters : {"2T", "1T", "12", "T2", "21"})
     cases.push_back({letters,
                      with_blocks(small_config(complete, {4, 3}, Position::none, 20, 19), letters),

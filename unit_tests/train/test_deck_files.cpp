@@ -301,6 +301,28 @@ TEST(Inputs, ThePublishedThreeStageDeckHasItsPublishedSize) {
   EXPECT_EQ(deck.input_seq_len, deck.params.context());
 }
 
+/// Nominal sizes of arXiv 2305.07185, which count parameters in their own way.
+TEST(Inputs, MegabyteDecksHaveTheSizesOfThePaper) {
+  struct Size {
+    char const* name;
+    double outer, inner;
+    Index window, patch;
+  };
+  for (Size const& size : {Size{"megabyte_pg19", 760e6, 262e6, 8192, 8},
+                           {"megabyte_imagenet64", 2.7e9, 350e6, 64 * 64 * 3, 12},
+                           {"megabyte_imagenet256", 125e6, 125e6, 256 * 256 * 3, 192}}) {
+    SCOPED_TRACE(size.name);
+    Deck const deck = read_deck(STRATA_SOURCE_DIR "/inputs/" + std::string(size.name) + ".yaml");
+    model::ParameterCount const count = model::count_parameters(deck.params);
+    EXPECT_NEAR(static_cast<double>(count.stages[0].block), size.outer, 0.35 * size.outer);
+    EXPECT_NEAR(static_cast<double>(count.stages[1].block), size.inner, 0.35 * size.inner);
+    EXPECT_EQ(deck.input_seq_len, size.window);
+    EXPECT_EQ(deck.params.context(), size.window);
+    EXPECT_EQ(deck.params.seq_lens[1], size.patch);
+    EXPECT_GT(deck.params.block[1].cross_patch_attention, 0);
+  }
+}
+
 TEST(Inputs, OneStepOfALongContextDeckIsOneWindow) {
   for (auto const& [name, bytes] :
        {std::pair("context_5m", Index{5'000'000}), {"context_100m", Index{100'000'000}}}) {
