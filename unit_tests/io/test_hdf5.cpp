@@ -107,7 +107,7 @@ TEST(Hdf5, PiecesMakeTheSameFile) {
   }
 }
 
-TEST(Hdf5, OnlyBoxesOfArraysArePieces) {
+TEST(Hdf5, AnyElementsInARowCanBeRead) {
   TempFolder const folder;
   File file = File::create(folder / "f.h5");
   io::Dataset data = file.create_dataset("/x", ElementType::float32, {3, 4, 5});
@@ -124,8 +124,9 @@ TEST(Hdf5, OnlyBoxesOfArraysArePieces) {
   read(25, 10);  // rows of one matrix
   read(59, 1);   // part of a row
   read(31, 3);
-  EXPECT_THROW(read(15, 10), std::logic_error);  // rows of two matrices
-  EXPECT_THROW(read(3, 4), std::logic_error);    // across two rows
+  read(15, 10);  // rows of two matrices
+  read(3, 4);    // across two rows
+  read(7, 46);
   EXPECT_THROW(read(40, 21), core::InputError);
   EXPECT_THROW(read(-1, 1), core::InputError);
   EXPECT_THROW(data.write(59, std::span<float const>(values.data(), 2)), std::logic_error);
