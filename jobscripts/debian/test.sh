@@ -21,7 +21,8 @@ part() {
   fi
 }
 
-run_release_tests() { ctest --test-dir build/release --output-on-failure --no-tests=error -j "$cores"; }
+# One more than there are cores, since the tests of Slurm mostly wait.
+run_release_tests() { ctest --test-dir build/release --output-on-failure --no-tests=error -j "$((cores + 1))"; }
 
 # What reads files that others wrote. MPI and HDF5 are not instrumented and keep memory until the end, hence no leak check.
 run_sanitized_tests() {

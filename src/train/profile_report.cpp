@@ -64,7 +64,7 @@ std::string parts_text(Profile const& profile, ProfiledRun const& run) {
   return text;
 }
 
-std::string communication_text(ProfiledRun const& run) {
+std::string communication_table(ProfiledRun const& run) {
   if (run.communication.empty()) return {};
   std::string text = fmt::format("\n{:<37} {:>10} {:>10} {:>10}\n", "communication in steps, s, over ranks",
                                  "least", "mean", "most");
@@ -101,7 +101,7 @@ std::string profile_table(Profile const& profile, ProfiledRun const& run) {
   text += mpi_text(profile.mpi, profile.seconds);
   text += rows_text("part of the program", profile.sections, profile.seconds, run.limits, false);
   text += parts_text(profile, run);
-  text += communication_text(run);
+  text += communication_table(run);
   text +=
       fmt::format("\nuseful operations: {:.3f} GFLOP counted on this rank, {:.3f} by formula on all ranks\n",
                   1e-9 * profile.model_flops, 1e-9 * run.flops);
