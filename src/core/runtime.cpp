@@ -20,6 +20,10 @@
 #include <thread>
 #include <vector>
 
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
+
 #include "core/error.hpp"
 #include "core/log.hpp"
 
@@ -102,9 +106,8 @@ int agree(MPI_Comm comm, Outcome const& mine) {
 }
 
 /// Moves the arguments meant for Kokkos (--kokkos-...) out of argv. Kokkos is shown nothing else: some
-/// versions take
-/// --help and --threads for their own. Its advice on binding threads and on ranks that share cores is turned
-/// off.
+/// versions take --help and --threads for their own. Its advice on binding threads and on ranks that share
+/// cores is turned off.
 std::vector<char*> take_kokkos_arguments(int& argc, char** argv) {
   static std::string no_advice = "--kokkos-disable-warnings";
   std::vector<char*> taken = {argv[0], no_advice.data()};
@@ -120,6 +123,15 @@ std::vector<char*> take_kokkos_arguments(int& argc, char** argv) {
   return taken;
 }
 
+/// Large blocks go back to the system when they are freed. Else glibc, once it has seen one go, takes later
+/// ones from the heap, where they stay, and a run has more than was planned.
+void return_large_blocks() {
+#if defined(__GLIBC__)
+  constexpr int large = 1 << 20;
+  mallopt(M_MMAP_THRESHOLD, large);
+#endif
+}
+
 /// Kokkos before 3.7 knows the variable that names tools by an older name.
 void name_tools_library() {
 #if KOKKOS_VERSION < 30700
@@ -131,6 +143,7 @@ void name_tools_library() {
 }  // namespace
 
 int run_main(int argc, char** argv, std::function<int(int argc, char** argv)> const& body) {
+  return_large_blocks();
   // Only the main thread calls MPI; the reader of the data uses HDF5 without MPI.
   int provided = 0;
   // Open MPI without mpiexec puts the arguments it is shown into one variable, which fails for some thousand
