@@ -31,7 +31,7 @@ constexpr double impossible = 1e300;
 
 /// What the program takes beyond what it holds before the model is made: HDF5's pieces of checkpoints and of
 /// the dataset, code, and what the C library does not give back. Measured (doc/architecture.md).
-constexpr double growth_bytes = 4 << 20;
+constexpr double growth_bytes = 6 << 20;
 
 /// A BLAS copies a panel of up to panel_depth columns of its operand into buffers that it keeps; the
 /// measurement of the machine's speed has made it do so for panel_rows rows. OpenBLAS's figures.
