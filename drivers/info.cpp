@@ -96,7 +96,7 @@ std::string as_text(nlohmann::ordered_json const& value, int indent, bool sizes)
       out += margin + name;
       for (auto const& item : entry)
         out += (item.is_string() ? "\n" + margin + "  - " : " ") + scalar(item, is_size);
-      out += "\n";
+      out += '\n';
     } else if (entry.is_structured()) {
       out += margin + name + "\n" + as_text(entry, indent + 2, is_size);
     } else {

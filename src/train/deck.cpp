@@ -251,7 +251,7 @@ void read_resume(YamlDocument& document, YAML::Node const& node, Deck& deck) {
     document.warn("resume.checkpoint_file",
                   "is empty, as the package writes it before it has saved a model; it is read as null");
   } else if (!deck.train.init_from) {
-    deck.train.init_from = file;
+    deck.train.init_from = std::move(file);
   } else if (deck.train.init_from != file) {
     document.warn("resume.checkpoint_file", "has no meaning here: train.init_from names other weights");
   }

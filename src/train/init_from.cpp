@@ -22,7 +22,7 @@ using model::ModelConfig;
 /// The value of a key that a mapping has; nothing for what is no mapping.
 std::optional<YAML::Node> entry(YAML::Node const& map, std::string const& key) {
   if (!map.IsMap()) return {};
-  YAML::Node const value = map[key];
+  YAML::Node value = map[key];
   if (!value.IsDefined()) return {};
   return value;
 }

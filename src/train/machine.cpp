@@ -68,7 +68,7 @@ double triad_bandwidth(ExecSpace const& space) {
   constexpr Index n = Index{1} << (kernels::on_device ? 26 : 23);  // 32 MiB an array on a CPU
   Kokkos::View<float*, kernels::MemSpace> const a("strata::triad_a", n), b("strata::triad_b", n),
       c("strata::triad_c", n);
-  double const time = shortest(space, 0.1, [&] {
+  double const time = shortest(space, 0.05, [&] {
     Kokkos::parallel_for("strata::machine::triad", Kokkos::RangePolicy<ExecSpace>(space, 0, n),
                          Triad{a, b, c});
   });
@@ -111,7 +111,7 @@ Machine measure_machine(parallel::Communicator const& ranks) {
   Machine machine;
   ranks.barrier();
   machine.gemm_flops = measure_gemm_flops();
-  machine.gemm_double_flops = gemm_flops<double>(space, kernels::on_device ? 4096 : 512, 0.1);
+  machine.gemm_double_flops = gemm_flops<double>(space, kernels::on_device ? 4096 : 512, 0.05);
   machine.bandwidth = triad_bandwidth(space);
   core::reset_peak_resident();
   measure_messages(machine, ranks);

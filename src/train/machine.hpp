@@ -24,9 +24,9 @@ struct Machine {
 
 /// The first alone, in about so many seconds. It needs little memory, so that it does not raise the peak of a
 /// small run, and leaves the BLAS with the buffers that every run has.
-double measure_gemm_flops(double seconds = 0.4);
+double measure_gemm_flops(double seconds = 0.2);
 
-/// Collective: all but the last two; best of several calls, in about 0.7 s. All ranks measure at the same
+/// Collective: all but the last two; best of several calls, in about 0.4 s. All ranks measure at the same
 /// time, so that each sees its share of a node. The 96 MiB of the triad (768 MiB on a GPU) are given back,
 /// and where the system allows they do not count in the process's peak memory.
 Machine measure_machine(parallel::Communicator const& ranks);

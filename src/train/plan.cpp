@@ -331,7 +331,7 @@ std::string describe(MemoryPlan const& plan, MemoryLimit const& limit) {
   for (auto const& [other, peak] : plan.passed_over)
     policy += fmt::format("; {} would take {}", name_of(other),
                           peak < impossible ? size_text(peak) : "more than any machine has");
-  if (plan.is_automatic) policy += ")";
+  if (plan.is_automatic) policy += ')';
   return fmt::format(
       "memory: {} predicted, {} of them for the program, {} {}; outer_tapes {}, {} time chunk{} of {} "
       "positions{}{}",

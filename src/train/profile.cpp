@@ -144,6 +144,7 @@ RankSpread spread_over_ranks(std::string const& name, double seconds, parallel::
 
 std::vector<RankSpread> spread_over_ranks(Profile const& profile, parallel::Communicator const& ranks) {
   std::vector<RankSpread> result;
+  result.reserve(profile.parts.size() + 1);
   for (ProfileRow const& part : profile.parts)
     result.push_back(spread_over_ranks(part.name, part.seconds, ranks));
   result.push_back(spread_over_ranks("all", profile.seconds, ranks));
