@@ -4,6 +4,8 @@ and a small model."""
 import os
 import random
 import subprocess
+import tempfile
+import unittest
 
 LIMIT = 300.0  # seconds that a run may take
 
@@ -65,6 +67,18 @@ class Program:
         own = [line for line in errors.splitlines() if line.startswith("strata: ")]
         assert len(own) == 1, errors
         return own[0]
+
+
+class InFolder(unittest.TestCase):
+    """Each test runs in a temporary folder of its own."""
+
+    def setUp(self):
+        self.folder = tempfile.TemporaryDirectory()
+        os.chdir(self.folder.name)
+
+    def tearDown(self):
+        os.chdir("/")
+        self.folder.cleanup()
 
 
 def write(name, content):

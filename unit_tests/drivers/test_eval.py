@@ -5,12 +5,10 @@
 usage: test_eval.py STRATA MPIEXEC NUMPROC_FLAG [MPIEXEC_FLAG...]
 """
 import json
-import os
 import sys
-import tempfile
 import unittest
 
-from program import DECK, Program, words, write
+from program import DECK, InFolder, Program, words, write
 
 PROGRAM = Program(*sys.argv[1:])
 strata = PROGRAM.output
@@ -19,18 +17,13 @@ SHORT = ("train.target_elements=8", "train.batch_size=4", "params.seq_lens=[8, 8
          "pos_emb_type: fixed}")
 
 
-class Evaluations(unittest.TestCase):
+class Evaluations(InFolder):
     def setUp(self):
-        self.folder = tempfile.TemporaryDirectory()
-        os.chdir(self.folder.name)
+        super().setUp()
         write("text", words(800, 2))
         write("deck.yaml", DECK)
         strata("pack", "--output", "data.h5", "--split", "0.7,0.3", "--split-within", "text")
         strata("train", "deck.yaml", *SHORT)
-
-    def tearDown(self):
-        os.chdir("/")
-        self.folder.cleanup()
 
     def test_strided_and_sliding(self):
         arguments = ("eval", "--checkpoint", "run", "--data", "data.h5", "--split", "validation")

@@ -7,10 +7,9 @@ usage: test_patch_encoder.py STRATA MPIEXEC NUMPROC_FLAG [MPIEXEC_FLAG...]
 import json
 import os
 import sys
-import tempfile
 import unittest
 
-from program import DECK, Program, read, words, write
+from program import DECK, InFolder, Program, read, words, write
 
 PROGRAM = Program(*sys.argv[1:])
 strata = PROGRAM.output
@@ -18,17 +17,12 @@ ON = "params.patch_encoder=convolution"
 SHORT = ("train.target_elements=64", "--quiet")
 
 
-class PatchEncoder(unittest.TestCase):
+class PatchEncoder(InFolder):
     def setUp(self):
-        self.folder = tempfile.TemporaryDirectory()
-        os.chdir(self.folder.name)
+        super().setUp()
         write("text", words(1500, 3))
         write("deck.yaml", DECK)
         strata("pack", "--output", "data.h5", "--train", "text", "--validation", "text")
-
-    def tearDown(self):
-        os.chdir("/")
-        self.folder.cleanup()
 
     def test_every_command(self):
         for threads in (1, 2):
