@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
-// The order in which an image's pixels become bytes (Yu et al. 2023, arXiv 2305.07185, section 5). Each pixel
-// is 3 bytes: red, green, blue.
+// The order in which an image's pixels become bytes (Yu et al. 2023, arXiv 2305.07185, appendix D.1). Each
+// pixel is 3 bytes: red, green, blue.
 //   raster      row by row from the top, each from the left
 //   patch       blocks of P x P pixels in raster order, and the pixels of a block in raster order, so that a
 //               model's patch of 3 P P bytes is a square of the image

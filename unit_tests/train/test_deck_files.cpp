@@ -310,7 +310,8 @@ TEST(Inputs, MegabyteDecksHaveTheSizesOfThePaper) {
   };
   for (Size const& size : {Size{"megabyte_pg19", 760e6, 262e6, 8192, 8},
                            {"megabyte_imagenet64", 2.7e9, 350e6, 64 * 64 * 3, 12},
-                           {"megabyte_imagenet256", 125e6, 125e6, 256 * 256 * 3, 192}}) {
+                           {"megabyte_imagenet256", 125e6, 125e6, 256 * 256 * 3, 192},
+                           {"megabyte_audio", 350e6, 125e6, 524288, 32}}) {
     SCOPED_TRACE(size.name);
     Deck const deck = read_deck(STRATA_SOURCE_DIR "/inputs/" + std::string(size.name) + ".yaml");
     model::ParameterCount const count = model::count_parameters(deck.params);
