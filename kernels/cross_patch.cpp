@@ -35,6 +35,19 @@ void require_batch(Sequences shape, Index width, ConstMat<T> qkv, KeyValues<T> c
                  "qkv (" << qkv.extent(0) << ", " << qkv.extent(1) << ")");
 }
 
+/// A position's key and value, which lie side by side, in front of the next patch's. A key takes the place
+/// that its row of the table turns it to.
+template <class T>
+KOKKOS_INLINE_FUNCTION void put_before(Lanes const& lanes, Index heads, Index width, T const* turn,
+                                       T const* key_value, T* out) {
+  if (turn != nullptr) {
+    rotate(lanes, heads, width / heads, T(1), turn, key_value, out);
+  } else {
+    copy(lanes, width, key_value, out);
+  }
+  copy(lanes, width, key_value + width, out + width);
+}
+
 template <class T>
 Cost cross_patch_cost(Index rows, Index width) {
   Cost cost = copy_cost<T>(2 * rows * width);
@@ -68,14 +81,8 @@ void cross_patch_forward(ExecSpace const& space, Sequences shape, Previous previ
       KOKKOS_LAMBDA(Lanes const& lanes, Index row) {
         Index const sequence = row / before, i = row - sequence * before;
         if (previous(sequence) == 0) return;
-        T const* const in = &qkv(sequence * shape.length - before + i, 0);
-        T* const key = &stored(sequence * capacity + i, 0);
-        if (turning) {
-          rotate(lanes, heads, width / heads, T(1), &cosine_sine(i, 0), in + width, key);
-        } else {
-          copy(lanes, width, in + width, key);
-        }
-        copy(lanes, width, in + 2 * width, key + width);
+        put_before<T>(lanes, heads, width, turning ? &cosine_sine(i, 0) : nullptr,
+                      &qkv(sequence * shape.length - before + i, width), &stored(sequence * capacity + i, 0));
       });
 }
 
@@ -130,15 +137,9 @@ void cross_patch_next(ExecSpace const& space, Sequences shape, Index rows, Index
       KOKKOS_LAMBDA(Lanes const& lanes, Index row) {
         Index const sequence = row / before, i = row - sequence * before;
         Index const lane = shape.slot(sequence) * capacity;
-        T const* const in =
-            &stored(lane + rows + i, 0);  // position rows - before + i, which is no row before
-        T* const key = &stored(lane + i, 0);
-        if (turning) {
-          rotate(lanes, heads, width / heads, T(1), &cosine_sine(0, 0), in, key);
-        } else {
-          copy(lanes, width, in, key);
-        }
-        copy(lanes, width, in + width, key + width);
+        // From position rows - before + i, which is no row before.
+        put_before<T>(lanes, heads, width, turning ? &cosine_sine(0, 0) : nullptr,
+                      &stored(lane + rows + i, 0), &stored(lane + i, 0));
       });
 }
 
