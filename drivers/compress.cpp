@@ -161,7 +161,7 @@ void decompress(Arguments const& a) {
   Communicator const ranks;
   std::string const default_path = without_suffix(a);
   std::string const coded = read_input(a.input, ranks);
-  auto const file = strata::generate::parse_compressed(bytes_of(coded), a.input);
+  auto const file = strata::io::parse_compressed(bytes_of(coded), a.input);
   strata::train::LoadedModel const model = strata::train::load_model(a.checkpoint, ranks);
   Output output(a, default_path, ranks);
   Meter meter("decompressed", file.length, a.quiet || !ranks.is_root());

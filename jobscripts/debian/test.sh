@@ -34,7 +34,7 @@ run_sanitized_tests() {
 
 part "tests" run_release_tests
 part "tests under sanitizers" run_sanitized_tests
-part "clang-tidy" unit_tests/style/run_clang_tidy.sh build/release
+part "clang-tidy" unit_tests/style/run_clang_tidy.sh
 
 if [ "${#failed[@]}" -gt 0 ]; then
   printf 'test.sh: failed: %s\n' "$(IFS=,; echo "${failed[*]}")" >&2

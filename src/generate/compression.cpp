@@ -42,7 +42,7 @@ class StreamWriter {
     ++windows_;
     if (encoder_.size() >= stream_size) end();
   }
-  std::vector<CodedStream> finish() {
+  std::vector<io::CodedStream> finish() {
     if (windows_ > 0) end();
     return std::move(streams_);
   }
@@ -55,18 +55,19 @@ class StreamWriter {
 
   ArithmeticEncoder encoder_;
   Index windows_ = 0;
-  std::vector<CodedStream> streams_;
+  std::vector<io::CodedStream> streams_;
 };
 
 }  // namespace
 
-std::optional<CompressedFile> compress(model::Hierarchy<float> const& model, std::string const& digest,
-                                       std::span<std::uint8_t const> content, CodingSettings const& settings,
-                                       parallel::Communicator const& ranks, Follow const& follow) {
+std::optional<io::CompressedFile> compress(model::Hierarchy<float> const& model, std::string const& digest,
+                                           std::span<std::uint8_t const> content,
+                                           CodingSettings const& settings,
+                                           parallel::Communicator const& ranks, Follow const& follow) {
   model::ModelConfig const& config = model.config();
   check_vocabulary(config);
-  CompressedFile file;
-  file.digest = digest.substr(0, stored_digits);
+  io::CompressedFile file;
+  file.digest = digest.substr(0, io::stored_digits);
   file.content_crc = io::crc32(content);
   file.length = static_cast<Index>(content.size());
   file.window = std::clamp<Index>(settings.window > 0 ? settings.window : config.context(), 1,
@@ -128,20 +129,20 @@ std::optional<CompressedFile> compress(model::Hierarchy<float> const& model, std
 }
 
 std::optional<std::vector<std::uint8_t>> decompress(model::Hierarchy<float> const& model,
-                                                    std::string const& digest, CompressedFile const& file,
+                                                    std::string const& digest, io::CompressedFile const& file,
                                                     std::string const& name, Index lanes,
                                                     parallel::Communicator const& ranks,
                                                     Follow const& follow) {
   model::ModelConfig const& config = model.config();
   check_vocabulary(config);
-  if (file.digest != digest.substr(0, stored_digits))
+  if (file.digest != digest.substr(0, io::stored_digits))
     throw core::InputError(name + " was compressed by another model: the digest of its model begins with " +
                            file.digest.substr(0, 8) + ", that of this one with " + digest.substr(0, 8));
   check_window(config, file.window);
 
   auto const streams = static_cast<Index>(file.streams.size());
   std::vector<Index> starts{0};  // of the streams' content
-  for (CodedStream const& stream : file.streams)
+  for (io::CodedStream const& stream : file.streams)
     starts.push_back(std::min(starts.back() + stream.windows * file.window, file.length));
   auto const start = [&](Index stream) { return starts[static_cast<std::size_t>(stream)]; };
 

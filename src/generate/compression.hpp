@@ -11,8 +11,8 @@
 #include <string>
 #include <vector>
 
-#include "generate/compressed_file.hpp"
 #include "generate/lane_reader.hpp"
+#include "io/compressed_file.hpp"
 
 namespace strata::generate {
 
@@ -29,14 +29,15 @@ struct CodingSettings {
 /// nobody gets anything when it was stopped. The file does not depend on the number of ranks. `digest` is the
 /// model's. Throws core::InputError when the model does not know all bytes, looks ahead, or has no room for
 /// the window.
-std::optional<CompressedFile> compress(model::Hierarchy<float> const& model, std::string const& digest,
-                                       std::span<std::uint8_t const> content, CodingSettings const& settings,
-                                       parallel::Communicator const& ranks, Follow const& follow = {});
+std::optional<io::CompressedFile> compress(model::Hierarchy<float> const& model, std::string const& digest,
+                                           std::span<std::uint8_t const> content,
+                                           CodingSettings const& settings,
+                                           parallel::Communicator const& ranks, Follow const& follow = {});
 
 /// The content, on all ranks; nothing when it was stopped. `name` is the file's, for messages. Throws
 /// core::InputError when the file is of another model, or its content does not come out as it was.
 std::optional<std::vector<std::uint8_t>> decompress(model::Hierarchy<float> const& model,
-                                                    std::string const& digest, CompressedFile const& file,
+                                                    std::string const& digest, io::CompressedFile const& file,
                                                     std::string const& name, Index lanes,
                                                     parallel::Communicator const& ranks,
                                                     Follow const& follow = {});

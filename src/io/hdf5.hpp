@@ -66,8 +66,21 @@ enum class ElementType {
 };
 char const* to_string(ElementType type);
 
+/// Of the types of numbers above.
 template <class T>
-ElementType element_type();
+constexpr ElementType element_type();
+// clang-format off
+template <> constexpr ElementType element_type<std::uint8_t>() { return ElementType::uint8; }
+template <> constexpr ElementType element_type<std::int8_t>() { return ElementType::int8; }
+template <> constexpr ElementType element_type<std::uint16_t>() { return ElementType::uint16; }
+template <> constexpr ElementType element_type<std::int16_t>() { return ElementType::int16; }
+template <> constexpr ElementType element_type<std::uint32_t>() { return ElementType::uint32; }
+template <> constexpr ElementType element_type<std::int32_t>() { return ElementType::int32; }
+template <> constexpr ElementType element_type<std::uint64_t>() { return ElementType::uint64; }
+template <> constexpr ElementType element_type<std::int64_t>() { return ElementType::int64; }
+template <> constexpr ElementType element_type<float>() { return ElementType::float32; }
+template <> constexpr ElementType element_type<double>() { return ElementType::float64; }
+// clang-format on
 
 /// How a new dataset is laid out. Everything is chunked with a Fletcher-32 checksum per chunk, except empty
 /// arrays and contiguous ones.

@@ -87,47 +87,6 @@ char const* to_string(ElementType type) {
   return "an unknown type";
 }
 
-template <>
-ElementType element_type<std::uint8_t>() {
-  return ElementType::uint8;
-}
-template <>
-ElementType element_type<std::int8_t>() {
-  return ElementType::int8;
-}
-template <>
-ElementType element_type<std::uint16_t>() {
-  return ElementType::uint16;
-}
-template <>
-ElementType element_type<std::int16_t>() {
-  return ElementType::int16;
-}
-template <>
-ElementType element_type<std::uint32_t>() {
-  return ElementType::uint32;
-}
-template <>
-ElementType element_type<std::int32_t>() {
-  return ElementType::int32;
-}
-template <>
-ElementType element_type<std::uint64_t>() {
-  return ElementType::uint64;
-}
-template <>
-ElementType element_type<std::int64_t>() {
-  return ElementType::int64;
-}
-template <>
-ElementType element_type<float>() {
-  return ElementType::float32;
-}
-template <>
-ElementType element_type<double>() {
-  return ElementType::float64;
-}
-
 namespace detail {
 
 Lock::Lock() : guard_(hdf5_mutex()) {

@@ -14,6 +14,7 @@
 #include "io/hdf5.hpp"
 #include "kernels/common/types.hpp"
 #include "kernels/linear.hpp"
+#include "kernels/triad.hpp"
 #include "parallel/block.hpp"
 #include "parallel/exchange.hpp"
 #include "parallel/together.hpp"
@@ -48,11 +49,6 @@ double shortest(ExecSpace const& space, double budget, Call const& call) {
   return best;
 }
 
-struct Triad {
-  Vec<float> a, b, c;
-  KOKKOS_FUNCTION void operator()(Index i) const { a(i) = b(i) + 0.5F * c(i); }
-};
-
 template <class T>
 double gemm_flops(ExecSpace const& space, Index n, double seconds) {
   Kokkos::View<T**, Kokkos::LayoutRight, kernels::MemSpace> const x("strata::peak_x", n, n),
@@ -66,12 +62,9 @@ double gemm_flops(ExecSpace const& space, Index n, double seconds) {
 
 double triad_bandwidth(ExecSpace const& space) {
   constexpr Index n = Index{1} << (kernels::on_device ? 26 : 23);  // 32 MiB an array on a CPU
-  Kokkos::View<float*, kernels::MemSpace> const a("strata::triad_a", n), b("strata::triad_b", n),
-      c("strata::triad_c", n);
-  double const time = shortest(space, 0.05, [&] {
-    Kokkos::parallel_for("strata::machine::triad", Kokkos::RangePolicy<ExecSpace>(space, 0, n),
-                         Triad{a, b, c});
-  });
+  Kokkos::View<float*, Kokkos::LayoutRight, kernels::MemSpace> const a("strata::triad_a", n),
+      b("strata::triad_b", n), c("strata::triad_c", n);
+  double const time = shortest(space, 0.05, [&] { kernels::triad<float>(space, 0.5F, b, c, Vec<float>(a)); });
   return 3.0 * sizeof(float) * static_cast<double>(n) / time;
 }
 

@@ -20,9 +20,9 @@ namespace {
 
 using generate::CodingSettings;
 using generate::compress;
-using generate::CompressedFile;
 using generate::decompress;
-using generate::parse_compressed;
+using io::CompressedFile;
+using io::parse_compressed;
 using Bytes = std::vector<std::uint8_t>;
 
 std::string const digest = "0123456789abcdef00ff10203040a0b0";

@@ -100,11 +100,8 @@ class Job:
         files = os.listdir(folder) if os.path.isdir(folder) else []
         return max((int(f[5:15]) for f in files if re.fullmatch(r"step_\d{10}\.h5", f)), default=0)
 
-    def wait_for_step(self, step):
-        while self.step() < step:
-            check(time.time() - begin < LIMIT, f"{self.name} does not reach step {step}: {self.log()}")
-            time.sleep(0.05)
-        check(not os.path.exists(os.path.join(self.run(), "DONE")), f"{self.name} was over before it could be signalled")
+    def is_over(self):
+        return os.path.exists(os.path.join(self.run(), "DONE"))
 
     def wait(self, expected="COMPLETED", number=None):
         while True:
@@ -140,6 +137,17 @@ class Job:
         return [{key: value for key, value in record.items() if key not in TIMES} for record in found]
 
 
+def as_soon_as_each_trains(actions):
+    """Does to each job what its function does, when the first checkpoint is there: jobs are in nobody's order."""
+    waiting = dict(actions)
+    while waiting:
+        for job in [job for job in waiting if job.step() >= 10]:
+            check(not job.is_over(), f"{job.name} was over before it could be signalled")
+            waiting.pop(job)(job)
+        check(time.time() - begin < LIMIT, f"no checkpoint of {', '.join(job.name for job in waiting)}")
+        time.sleep(0.05)
+
+
 def pack():
     generator = random.Random(1)
     text = os.path.join(top, "text")
@@ -168,6 +176,7 @@ with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as top:   # jobs ma
     short, long = (int(rate * seconds) // 10 * 10 + 10 for seconds in (3, 36))
     say(f"{rate:.0f} steps per second; runs of {short} and {long} steps")
 
+    rivals = []   # jobs in a folder where another trains
     # A limit of one minute. Slurm looks every 30 s which jobs to warn, so the signal comes 3 to 33 s after the start.
     limited = Job("limited", long, ["--time=1", "--signal=B:USR1@27"])
     unlimited = Job("unlimited", long)
@@ -177,7 +186,7 @@ with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as top:   # jobs ma
     os.chmod(stub, 0o755)
     stuck = Job("stuck", short, STRATA_PROGRAM=stub)
     signalled = Job("signalled", short, overrides=["train.seed=1"])
-    cancelled = Job("cancelled", short)
+    cancelled = Job("cancelled", 1000000)
     srun = Job("srun", short, overrides=["train.seed=1"])
     array = Job("array", short, ["--array=1-2"])
     mpirun = Job("mpirun", short, overrides=["train.seed=1"], STRATA_LAUNCH="mpirun")
@@ -190,14 +199,11 @@ with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as top:   # jobs ma
                      STRATA_LAUNCH=launcher, **loopback) for launcher in ("srun", "mpirun")]
 
     # srun passes a signal to the job's steps on to the ranks; mpirun belongs to the batch script.
-    signalled.wait_for_step(10)
-    output_of("scancel", "--signal=USR1", signalled.number)
-    mpirun_2.wait_for_step(10)
-    output_of("scancel", "--batch", "--signal=USR1", mpirun_2.number)
-    cancelled.wait_for_step(10)
-    output_of("scancel", cancelled.number)
-    unlimited.wait_for_step(10)
-    second = unlimited.submit()
+    as_soon_as_each_trains({
+        signalled: lambda job: output_of("scancel", "--signal=USR1", job.number),
+        mpirun_2: lambda job: output_of("scancel", "--batch", "--signal=USR1", job.number),
+        cancelled: lambda job: output_of("scancel", job.number),
+        unlimited: lambda job: rivals.append(job.submit())})
     say("signals sent")
 
     srun.done(starts=1)
@@ -223,13 +229,13 @@ with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as top:   # jobs ma
     check(array.losses("run-seed2") != srun.losses(), "seeds 1 and 2 make the same losses")
 
     cancelled.wait("CANCELLED")
-    check(10 <= cancelled.step() < short, "a cancelled run did not keep what it had")
+    check(10 <= cancelled.step() < cancelled.steps, "a cancelled run did not keep what it had")
     facts = stuck.wait("FAILED")
     with open(os.path.join(stuck.run(), "STOPPED")) as reason:
         check("no progress twice in a row" in reason.read(), "STOPPED does not say why")
     check(facts["Restarts"] == "1" and facts["ExitCode"] == "1:0", f"a run without progress was not stopped: {facts}")
 
-    unlimited.wait("FAILED", second)
+    unlimited.wait("FAILED", rivals[0])
     check(f"job {unlimited.number} trains" in unlimited.log(), f"two jobs may train in one folder: {unlimited.log()}")
     unlimited.done(starts=1)
     limited.done(starts=2)

@@ -3,11 +3,25 @@
 
 #include <nlohmann/json.hpp>
 
+#include "kernels/triad.hpp"
 #include "train/machine.hpp"
+#include "unit_tests/support/owned.hpp"
 #include "unit_tests/train/tiny_run.hpp"
 
 namespace strata::train {
 namespace {
+
+TEST(Triad, AddsAScaledVector) {
+  for (kernels::Index const n : {0, 1, 13, 4096, 10007}) {
+    auto const b = test::OwnedVec<double>::random(n, 1), c = test::OwnedVec<double>::random(n, 2);
+    test::OwnedVec<double> a(n);
+    kernels::triad<double>(kernels::ExecSpace(), 0.5, b.span(), c.span(), a.span());
+    std::vector<double> wanted = b.values();
+    for (std::size_t i = 0; i < wanted.size(); ++i) wanted[i] += 0.5 * c.values()[i];
+    EXPECT_EQ(a.values(), wanted) << n;  // a product with 0.5 is exact, so a fused addition rounds alike
+    EXPECT_TRUE(a.guards_intact());
+  }
+}
 
 TEST(Machine, MeasuresWhatThereIsAndLeavesNothing) {
   parallel::Communicator const ranks;

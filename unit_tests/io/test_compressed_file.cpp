@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The container of compressed files: whole ones come back, all others are refused.
-#include "generate/compressed_file.hpp"
+#include "io/compressed_file.hpp"
 
 #include <gtest/gtest.h>
 
@@ -17,9 +17,9 @@
 namespace strata::test {
 namespace {
 
-using generate::CompressedFile;
-using generate::Index;
-using generate::parse_compressed;
+using io::CompressedFile;
+using io::Index;
+using io::parse_compressed;
 using Bytes = std::vector<std::uint8_t>;
 
 std::string const digest = "0123456789abcdef00ff10203040a0b0";

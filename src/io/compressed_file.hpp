@@ -10,7 +10,7 @@
 
 #include "kernels/common/types.hpp"
 
-namespace strata::generate {
+namespace strata::io {
 
 using kernels::Index;
 
@@ -40,4 +40,4 @@ std::vector<std::uint8_t> to_bytes(CompressedFile const& file);
 /// bytes are no compressed file, or one that is damaged, cut short or of a later version.
 CompressedFile parse_compressed(std::span<std::uint8_t const> bytes, std::string const& name);
 
-}  // namespace strata::generate
+}  // namespace strata::io

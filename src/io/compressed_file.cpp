@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "generate/compressed_file.hpp"
+#include "io/compressed_file.hpp"
 
 #include <algorithm>
 #include <array>
@@ -10,7 +10,7 @@
 #include "io/digest.hpp"
 #include "kernels/common/check.hpp"
 
-namespace strata::generate {
+namespace strata::io {
 
 namespace {
 
@@ -149,4 +149,4 @@ CompressedFile parse_compressed(std::span<std::uint8_t const> bytes, std::string
   return file;
 }
 
-}  // namespace strata::generate
+}  // namespace strata::io
