@@ -10,34 +10,34 @@
 namespace strata::kernels {
 namespace {
 
-/// The embedded bytes of a call in order: entry q = e * bytes_per_row + i is byte i of embedded row e, lead
+/// The embedded bytes of a call in order: entry q = k * bytes_per_sequence + i is byte i of sequence k, lead
 /// included.
 struct Entries {
   Tokens tokens;
   StageRows rows;
 
-  KOKKOS_INLINE_FUNCTION Index count() const { return rows.embedded_rows() * rows.bytes_per_row(); }
+  KOKKOS_INLINE_FUNCTION Index count() const { return rows.embedded_bytes(); }
   KOKKOS_INLINE_FUNCTION Index token(Index q) const {
-    Index const e = q / rows.bytes_per_row();
-    Index const first = rows.first_byte(e);
-    Index flat = first + q - e * rows.bytes_per_row() - rows.lead;
+    Index const k = q / rows.bytes_per_sequence();
+    Index const first = rows.first_byte(k);
+    Index flat = first + q - k * rows.bytes_per_sequence() - rows.lead;
     if (flat < first && flat < first / tokens.padded_length * tokens.padded_length) {
       if (!tokens.ring) return tokens.pad;
       flat += tokens.padded_length;
     }
     return tokens(flat);
   }
-  /// body(q, token) for q in [begin, end), with divisions only where a sub-patch or a window begins.
+  /// body(q, token) for q in [begin, end), with divisions only where a sequence or a window begins.
   template <class Body>
   KOKKOS_INLINE_FUNCTION void for_each(Index begin, Index end, Body const& body) const {
     for (Index q = begin; q < end;) {
-      Index const e = q / rows.bytes_per_row();
-      Index const i = q - e * rows.bytes_per_row();
-      Index const first = rows.first_byte(e);
+      Index const k = q / rows.bytes_per_sequence();
+      Index const i = q - k * rows.bytes_per_sequence();
+      Index const first = rows.first_byte(k);
       Index const flat = first + i - rows.lead;
       Index const window = (i < rows.lead ? first : flat) / tokens.padded_length;
       Index position = flat - window * tokens.padded_length;
-      Index stop = q + rows.bytes_per_row() - i;
+      Index stop = q + rows.bytes_per_sequence() - i;
       if (position < 0) {
         if (stop > q - position) stop = q - position;
         if (stop > end) stop = end;
@@ -137,26 +137,6 @@ void sort_by_token(ExecSpace const& space, TokenSort const& sort) {
                        RangePolicy<ExecSpace, TokenSort::Scatter>(space, 0, sort.blocks), sort);
 }
 
-/// Where entry q's row of `width` elements lies in a matrix of (embedded rows, bytes * width).
-template <class T>
-struct EntryRows {
-  T* data;
-  Index stride;
-  Index bytes;
-  Index width;
-
-  EntryRows(Mat<T> const& m, Index bytes_per_row)
-      : data(m.data()),
-        stride(Index(m.stride(0))),
-        bytes(bytes_per_row),
-        width(Index(m.extent(1)) / bytes_per_row) {}
-  KOKKOS_INLINE_FUNCTION T* operator()(Index q) const {
-    if (stride == bytes * width) return data + q * width;  // the usual case, without a division
-    Index const e = q / bytes;
-    return data + e * stride + (q - e * bytes) * width;
-  }
-};
-
 using TeamPolicy = Kokkos::TeamPolicy<ExecSpace>;
 using Member = TeamPolicy::member_type;
 constexpr int warp = 32;
@@ -166,11 +146,11 @@ struct Gather {
   static constexpr Index entries_per_team = 8;
   Entries entries;
   ConstMat<T> table;
-  EntryRows<T> target;
+  Mat<T> y;
 
   KOKKOS_INLINE_FUNCTION void operator()(Index q) const {
     T const* const from = &table(entries.token(q), 0);
-    T* const to = target(q);
+    T* const to = &y(q, 0);
     for (Index d = 0; d < Index(table.extent(1)); ++d) to[d] = from[d];
   }
   KOKKOS_INLINE_FUNCTION void operator()(Member const& team) const {
@@ -178,7 +158,7 @@ struct Gather {
       Index const q = Index(team.league_rank()) * entries_per_team + n;
       if (q >= entries.count()) return;
       T const* const from = &table(entries.token(q), 0);
-      T* const to = target(q);
+      T* const to = &y(q, 0);
       Kokkos::parallel_for(Kokkos::ThreadVectorRange(team, Index(table.extent(1))),
                            [&](Index d) { to[d] = from[d]; });
     });
@@ -194,7 +174,7 @@ struct SumRows {
       16;  ///< a device sums this many stretches of a token's entries side by side
   Index const* order;
   Index const* starts;
-  EntryRows<T const> dy;
+  ConstMat<T> dy;
   Mat<T> dtable;
   Index frozen;
   Index tile;
@@ -213,7 +193,7 @@ struct SumRows {
       for (Index d = 0; d < width; ++d) part[d] = T(0);
       Index const stop = std::min(place + run, end);
       for (; place < stop; ++place) {
-        T const* const row = dy(order[place]) + first;
+        T const* const row = &dy(order[place], first);
         for (Index d = 0; d < width; ++d) part[d] += row[d];
       }
       for (Index d = 0; d < width; ++d) out[d] += part[d];
@@ -233,7 +213,7 @@ struct SumRows {
       Index const to = from + share < begin + length ? from + share : begin + length;
       Kokkos::parallel_for(Kokkos::ThreadVectorRange(team, int(width)), [&](int d) {
         T sum = 0;
-        for (Index place = from; place < to; ++place) sum += dy(order[place])[first + d];
+        for (Index place = from; place < to; ++place) sum += dy(order[place], first + d);
         sums[s * warp + d] = sum;
       });
     });
@@ -253,10 +233,9 @@ void check(Tokens const& tokens, StageRows const& rows, std::size_t y_rows, std:
            std::size_t width) {
   STRATA_REQUIRE(tokens.padded_length > 0 && (tokens.bytes || tokens.ids) && tokens.lengths,
                  "tokens are incomplete");
-  STRATA_REQUIRE(
-      y_rows == std::size_t(rows.embedded_rows()) && y_columns == std::size_t(rows.bytes_per_row()) * width,
-      rows.embedded_rows() << " embedded rows of " << rows.bytes_per_row() << " * " << width << ", span is ("
-                           << y_rows << ", " << y_columns << ")");
+  STRATA_REQUIRE(y_rows == std::size_t(rows.embedded_bytes()) && y_columns == width,
+                 rows.embedded_bytes()
+                     << " bytes of width " << width << ", span is (" << y_rows << ", " << y_columns << ")");
 }
 
 }  // namespace
@@ -270,7 +249,7 @@ void embedding_forward(ExecSpace const& space, Tokens const& tokens, StageRows c
   Index const count = entries.count();
   if (count <= 0 || table.extent(1) == 0) return;
   check(tokens, rows, y.extent(0), y.extent(1), table.extent(1));
-  Gather<T> const gather{entries, table, {y, rows.bytes_per_row()}};
+  Gather<T> const gather{entries, table, y};
   if constexpr (on_device) {
     Index const teams = (count + Gather<T>::entries_per_team - 1) / Gather<T>::entries_per_team;
     Kokkos::parallel_for("strata::embedding::forward",
@@ -304,7 +283,7 @@ void embedding_backward(ExecSpace const& space, Tokens const& tokens, StageRows 
   Index const even = (2 * width / Index(space.concurrency()) + 63) / 64 * 64;
   Index const tile = on_device ? warp : std::clamp(even, Index(64), SumRows<T>::widest);
   Index const tiles = (width + tile - 1) / tile;
-  SumRows<T> const sum{order, starts, {dy, rows.bytes_per_row()}, dtable, frozen, tile, tiles};
+  SumRows<T> const sum{order, starts, dy, dtable, frozen, tile, tiles};
   if constexpr (on_device) {
     auto policy = TeamPolicy(space, int(vocabulary * tiles), int(SumRows<T>::strands), warp);
     Kokkos::parallel_for("strata::embedding::sum",
@@ -323,19 +302,19 @@ void embedding_backward(ExecSpace const& space, Tokens const& tokens, StageRows 
 }
 
 Index embedding_workspace(StageRows const& rows, Index vocabulary) {
-  Index const count = std::max(Index(0), rows.embedded_rows() * rows.bytes_per_row());
+  Index const count = std::max(Index(0), rows.embedded_bytes());
   return count + sort_blocks(count, vocabulary) * vocabulary + vocabulary + 1;
 }
 
 template <class T>
 Cost embedding_forward_cost(StageRows const& rows, Index width) {
-  double const entries = double(rows.embedded_rows()) * double(rows.bytes_per_row());
+  double const entries = double(rows.embedded_bytes());
   return {entries * (1 + sizeof(T) * double(width)), entries * sizeof(T) * double(width), 0};
 }
 
 template <class T>
 Cost embedding_backward_cost(StageRows const& rows, Index width) {
-  double const entries = double(rows.embedded_rows()) * double(rows.bytes_per_row());
+  double const entries = double(rows.embedded_bytes());
   // Tokens are read twice and the order is written and read once; the table's gradient stays in cache.
   return {entries * (2 + sizeof(Index) + sizeof(T) * double(width)), entries * sizeof(Index),
           entries * double(width)};

@@ -44,7 +44,8 @@ struct StageRows {
   /// (count) on the device: the byte of the batch at which sequence k begins, where sequences do not lie side
   /// by side; null otherwise.
   Index const* origins = nullptr;
-  /// Bytes in front of every sub-patch that are embedded with it. In front of a window stand pads.
+  /// Bytes in front of each sequence's first sub-patch here that are embedded with them. In front of a window
+  /// stand pads.
   Index lead = 0;
 
   /// 1 when row 0 of each sequence is a start vector and so embeds nothing.
@@ -54,13 +55,14 @@ struct StageRows {
   KOKKOS_INLINE_FUNCTION Index embedded_rows() const { return shape.count * embedded_length(); }
   /// The first sub-patch that rows read, within its sequence.
   KOKKOS_INLINE_FUNCTION Index first_patch() const { return first_position + starts() - 1; }
-  /// Bytes that a row embeds.
-  KOKKOS_INLINE_FUNCTION Index bytes_per_row() const { return lead + patch_bytes; }
-  /// First byte (of the padded batch) of the sub-patch that embedded row e reads.
-  KOKKOS_INLINE_FUNCTION Index first_byte(Index e) const {
-    Index const sequence = e / embedded_length();
-    Index const position =
-        shape.start(sequence, first_position) + starts() + (e - sequence * embedded_length());
+  /// Bytes that one sequence embeds, lead included, and all of them.
+  KOKKOS_INLINE_FUNCTION Index bytes_per_sequence() const {
+    return embedded_length() == 0 ? 0 : lead + embedded_length() * patch_bytes;
+  }
+  KOKKOS_INLINE_FUNCTION Index embedded_bytes() const { return shape.count * bytes_per_sequence(); }
+  /// First byte (of the padded batch) of the first sub-patch that a sequence reads here.
+  KOKKOS_INLINE_FUNCTION Index first_byte(Index sequence) const {
+    Index const position = shape.start(sequence, first_position) + starts();
     if (origins != nullptr) return origins[sequence] + (position - 1) * patch_bytes;
     return ((first_sequence + sequence) * patches + position - 1) * patch_bytes;
   }
@@ -74,8 +76,9 @@ struct StageRows {
   }
 };
 
-/// y (embedded_rows, bytes_per_row * D) = embeddings of each sub-patch's bytes and of those in its lead,
-/// first byte's D features first. table (V, D). Tokens, pads included, must be below V.
+/// y (embedded_bytes, D) = embeddings of the bytes of each sequence's sub-patches, with those of its lead in
+/// front: without a lead also (embedded_rows, patch_bytes * D). table (V, D). Tokens, pads included, must be
+/// below V.
 template <class T>
 void embedding_forward(ExecSpace const& space, Tokens const& tokens, StageRows const& rows, ConstMat<T> table,
                        Mat<T> y);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Embedding of bytes: one to a row in many sequences (last stage), or eight to a row in one (the stages
-// above). Rows and widths are those of the table of shapes, so a row of eight bytes is 8 * width wide.
+// above). Rows and widths are those of the table of shapes.
 
 #include "kernels/embedding.hpp"
 #include "perf/perf.hpp"
@@ -28,7 +28,7 @@ template <class T>
 void forward(benchmark::State& state, Index rows, Index width, Index patch_bytes) {
   Input const in(rows, patch_bytes);
   auto const table = random_matrix<T>(vocabulary, width),
-             y = random_matrix<T>(in.rows.embedded_rows(), patch_bytes * width);
+             y = random_matrix<T>(in.rows.embedded_bytes(), width);
   measure(
       state, kernels::embedding_forward_cost<T>(in.rows, width), gemm_limit<T>(),
       [=](ExecSpace const& space) { kernels::embedding_forward<T>(space, in.tokens, in.rows, table, y); });
@@ -38,7 +38,7 @@ template <class T>
 void backward(benchmark::State& state, Index rows, Index width, Index patch_bytes) {
   Input const in(rows, patch_bytes);
   auto const dtable = random_matrix<T>(vocabulary, width),
-             dy = random_matrix<T>(in.rows.embedded_rows(), patch_bytes * width);
+             dy = random_matrix<T>(in.rows.embedded_bytes(), width);
   Vector<Index> const workspace("strata::perf_workspace", kernels::embedding_workspace(in.rows, vocabulary));
   measure(state, kernels::embedding_backward_cost<T>(in.rows, width), gemm_limit<T>(),
           [=](ExecSpace const& space) {

@@ -11,7 +11,6 @@
 
 namespace strata::model {
 
-using kernels::columns;
 using kernels::range;
 using kernels::reshape;
 using kernels::rows;
@@ -24,18 +23,21 @@ namespace {
 constexpr Index piece_elements = Index(1) << 22;
 constexpr Index least_piece_rows = 64;
 
-/// Calls f(piece, first embedded row) for parts of `all` with at most max_rows embedded rows each.
+/// Calls f(piece, first embedded row) for parts of `all` with at most max_bytes bytes each, `history` bytes
+/// before each sequence of a part included.
 template <class F>
-void for_each_piece(StageRows const& all, Index max_rows, F const& f) {
+void for_each_piece(StageRows const& all, Index history, Index max_bytes, F const& f) {
   Index const per_sequence = all.embedded_length();
   if (per_sequence == 0) return;
-  if (per_sequence <= max_rows) {
-    Index const group = max_rows / per_sequence;
+  Index const bytes = history + per_sequence * all.patch_bytes;
+  if (bytes <= max_bytes) {
+    Index const group = max_bytes / bytes;
     for (Index k = 0; k < all.shape.count; k += group) {
       f(all.part(k, std::min(group, all.shape.count - k)), k * per_sequence);
     }
     return;
   }
+  Index const max_rows = (max_bytes - history) / all.patch_bytes;
   for (Index k = 0; k < all.shape.count; ++k) {
     for (Index e = 0; e < per_sequence; e += max_rows) {
       StageRows piece = all.part(k, 1);
@@ -50,22 +52,20 @@ void for_each_piece(StageRows const& all, Index max_rows, F const& f) {
 
 template <class T>
 struct PatchEmbedder<T>::Scratch {
-  Mat<T> gathered, normed;  // (piece rows, R * D_local)
-  // With convolutions the two are columns of the last level and of d: (piece rows * (history + R), D_local).
-  typename PatchConvolutions<T>::Levels levels;
-  Mat<T> d, dx;
+  Mat<T> gathered, normed;                       // (piece rows, R * D_local); with convolutions only normed
+  typename PatchConvolutions<T>::Levels levels;  // (piece bytes, D_local)
   Vec<T> mean, inverse_std;
   Vec<T> workspace;
   Vec<Index> order;
 
-  static Scratch take(core::Arena& arena, PatchEmbedder const& e, Index embedded_rows, bool backward) {
+  static Scratch take(core::Arena& arena, PatchEmbedder const& e, StageRows const& rows, bool backward) {
     Scratch s;
-    Index const n = e.piece_rows(embedded_rows);
+    Index const embedded_rows = rows.embedded_rows(), bytes = e.piece_bytes(rows);
+    Index const n = std::min(embedded_rows, bytes / e.patch_bytes_);
     Index const concatenated = e.patch_bytes_ * e.local_width_;
-    auto const convolved = [&] { return arena.template matrix<T>(e.convolved(n).rows(), e.local_width_); };
     if (e.convolutions_) {
       for (std::size_t l = 0; l < s.levels.size(); ++l)
-        s.levels[l] = l < 2 || backward ? convolved() : s.levels[l - 2];
+        s.levels[l] = l < 2 || backward ? arena.template matrix<T>(bytes, e.local_width_) : s.levels[l - 2];
     } else if (!e.is_table_) {
       s.gathered = arena.template matrix<T>(n, concatenated);
     }
@@ -74,24 +74,18 @@ struct PatchEmbedder<T>::Scratch {
       s.inverse_std = arena.template vector<T>(n);
     }
     if (backward) {
-      if (e.convolutions_) {
-        s.d = convolved();
-        s.dx = convolved();
-      } else if (!e.is_table_) {
+      if (!e.is_table_) {
         s.normed = arena.template matrix<T>(n, concatenated);
+        s.workspace =
+            arena.template vector<T>(std::max({kernels::layer_norm_workspace(n, concatenated),
+                                               kernels::layer_norm_workspace(embedded_rows, e.width_),
+                                               kernels::column_sums_workspace(embedded_rows, e.width_),
+                                               e.convolutions_ ? e.convolutions_->workspace(bytes) : 0}));
       }
-      if (!e.is_table_)
-        s.workspace = arena.template vector<T>(
-            std::max({kernels::layer_norm_workspace(n, concatenated),
-                      kernels::layer_norm_workspace(embedded_rows, e.width_),
-                      kernels::column_sums_workspace(embedded_rows, e.width_),
-                      e.convolutions_ ? e.convolutions_->workspace(e.convolved(n)) : 0}));
-      // One sequence of n sub-patches has as many embedded rows as any other shape with n of them.
+      // A position for every byte has as many of them as any other shape.
       StageRows piece;
-      piece.shape = {1, n};
+      piece.shape = {1, bytes};
       piece.first_position = 1;
-      piece.patch_bytes = e.patch_bytes_;
-      piece.lead = e.history_;
       s.order = arena.template vector<Index>(kernels::embedding_workspace(piece, e.vocabulary_));
     }
     return s;
@@ -127,10 +121,18 @@ PatchEmbedder<T>::PatchEmbedder(ModelConfig const& config, std::size_t stage, Re
   if (history_ > 0) convolutions_.emplace(local_width_, prefix, ready, parameters);
 }
 
+/// The most bytes of a piece of these rows, history included.
 template <class T>
-Index PatchEmbedder<T>::piece_rows(Index embedded_rows) const {
-  return std::min(embedded_rows,
-                  std::max(least_piece_rows, piece_elements / ((history_ + patch_bytes_) * local_width_)));
+Index PatchEmbedder<T>::piece_bytes(StageRows const& rows) const {
+  if (rows.embedded_rows() == 0) return 0;
+  Index const all = rows.shape.count * (history_ + rows.embedded_length() * patch_bytes_);
+  return std::min(all, std::max(history_ + least_piece_rows * patch_bytes_, piece_elements / local_width_));
+}
+
+/// The bytes of a piece that become rows, without the history.
+template <class T>
+Sequences PatchEmbedder<T>::convolved(StageRows const& piece) const {
+  return {piece.shape.count, piece.embedded_length() * patch_bytes_};
 }
 
 template <class T>
@@ -139,69 +141,45 @@ Index PatchEmbedder<T>::tape_size(Index embedded_rows) const {
 }
 
 template <class T>
-std::size_t PatchEmbedder<T>::forward_scratch(Index embedded_rows) const {
+std::size_t PatchEmbedder<T>::forward_scratch(StageRows const& all) const {
   core::Arena arena = core::Arena::measuring();
-  Scratch::take(arena, *this, embedded_rows, false);
+  Scratch::take(arena, *this, all, false);
   return arena.peak();
 }
 
 template <class T>
-std::size_t PatchEmbedder<T>::backward_scratch(Index embedded_rows) const {
+std::size_t PatchEmbedder<T>::backward_scratch(StageRows const& all) const {
   core::Arena arena = core::Arena::measuring();
-  Scratch::take(arena, *this, embedded_rows, true);
+  Scratch::take(arena, *this, all, true);
   return arena.peak();
-}
-
-/// Of convolved sub-patches with their history (rows * (history + R), D_local): the sub-patches (rows, R *
-/// D_local).
-template <class T>
-Mat<T> PatchEmbedder<T>::behind_history(Mat<T> const& convolved_rows, Index rows_of_piece) const {
-  Index const all = (history_ + patch_bytes_) * local_width_;
-  return columns(Mat<T>(convolved_rows.data(), rows_of_piece, all), history_ * local_width_, all);
 }
 
 /// The embeddings of a piece's sub-patches side by side (piece rows, R * D_local).
 template <class T>
 Mat<T> PatchEmbedder<T>::concatenate(Pass<T> const& pass, kernels::Tokens const& tokens,
                                      StageRows const& piece, Scratch const& scratch) const {
-  Index const count = piece.embedded_rows();
-  Mat<T> const table = pass.parameters.value(table_);
-  if (!convolutions_) {
-    Mat<T> const gathered = rows(scratch.gathered, 0, count);
-    kernels::embedding_forward<T>(pass.space, tokens, piece, table, gathered);
-    return gathered;
-  }
-  Sequences const shape = convolved(count);
+  Index const count = piece.embedded_rows(), concatenated = patch_bytes_ * local_width_;
   StageRows with_history = piece;
   with_history.lead = history_;
-  auto levels = scratch.levels;
-  for (Mat<T>& level : levels) level = rows(level, 0, shape.rows());
-  Index const all = shape.length * local_width_;
-  kernels::embedding_forward<T>(pass.space, tokens, with_history, table, reshape(levels[0], count, all));
-  convolutions_->forward(pass, shape, levels);
-  return behind_history(levels.back(), count);
+  Mat<T> const gathered = reshape(convolutions_ ? scratch.levels[0] : scratch.gathered,
+                                  with_history.embedded_bytes(), local_width_);
+  kernels::embedding_forward<T>(pass.space, tokens, with_history, pass.parameters.value(table_), gathered);
+  if (!convolutions_) return reshape(gathered, count, concatenated);
+  convolutions_->forward(pass, convolved(piece), scratch.levels);
+  return reshape(scratch.levels.back(), count, concatenated);
 }
 
-/// From the gradient of what `concatenate` returned, to the table and the convolutions. With convolutions the
-/// gradient stands in the columns of scratch.d behind the history.
+/// From the gradient of what `concatenate` returned (piece rows, R * D_local), to the table and the
+/// convolutions.
 template <class T>
 void PatchEmbedder<T>::concatenate_backward(Pass<T> const& pass, kernels::Tokens const& tokens,
-                                            StageRows const& piece, Scratch const& scratch,
-                                            Mat<T> gradient) const {
-  StageRows with_history = piece;
-  with_history.lead = history_;
-  if (convolutions_) {
-    Index const count = piece.embedded_rows();
-    Sequences const shape = convolved(count);
-    auto levels = scratch.levels;
-    for (Mat<T>& level : levels) level = rows(level, 0, shape.rows());
-    Mat<T> const d = rows(scratch.d, 0, shape.rows());
-    gradient = reshape(d, count, shape.length * local_width_);
-    Kokkos::deep_copy(pass.space, columns(gradient, 0, history_ * local_width_), T(0));
-    convolutions_->backward(pass, shape, levels, d, rows(scratch.dx, 0, shape.rows()), scratch.workspace);
-  }
-  kernels::embedding_backward<T>(pass.space, tokens, with_history, gradient, frozen_row_,
-                                 pass.parameters.gradient(table_), scratch.order);
+                                            StageRows piece, Scratch const& scratch, Mat<T> gradient) const {
+  Mat<T> d = reshape(gradient, piece.embedded_rows() * patch_bytes_, local_width_);
+  if (convolutions_)
+    d = convolutions_->backward(pass, convolved(piece), scratch.levels, d, scratch.workspace);
+  piece.lead = history_;
+  kernels::embedding_backward<T>(pass.space, tokens, piece, d, frozen_row_, pass.parameters.gradient(table_),
+                                 scratch.order);
 }
 
 template <class T>
@@ -214,9 +192,9 @@ void PatchEmbedder<T>::forward(Pass<T> const& pass, kernels::Tokens const& token
   }
   Index const n = all.embedded_rows();
   core::Arena::Frame const frame(pass.arena);
-  Scratch const scratch = Scratch::take(pass.arena, *this, n, false);
+  Scratch const scratch = Scratch::take(pass.arena, *this, all, false);
   Mat<T> const z(tape.data(), n, width_);
-  for_each_piece(all, piece_rows(n), [&](StageRows const& piece, Index first) {
+  for_each_piece(all, history_, piece_bytes(all), [&](StageRows const& piece, Index first) {
     Index const count = piece.embedded_rows();
     Mat<T> const gathered = concatenate(pass, tokens, piece, scratch);
     kernels::layer_norm_forward<T>(pass.space, gathered, p.vector(first_gain_), p.vector(first_bias_),
@@ -236,9 +214,9 @@ void PatchEmbedder<T>::backward(Pass<T> const& pass, kernels::Tokens const& toke
   ParameterStore<T> const& p = pass.parameters;
   Index const n = all.embedded_rows();
   core::Arena::Frame const frame(pass.arena);
-  Scratch const scratch = Scratch::take(pass.arena, *this, n, true);
+  Scratch const scratch = Scratch::take(pass.arena, *this, all, true);
   if (is_table_) {
-    for_each_piece(all, piece_rows(n), [&](StageRows const& piece, Index first) {
+    for_each_piece(all, history_, piece_bytes(all), [&](StageRows const& piece, Index first) {
       kernels::embedding_backward<T>(pass.space, tokens, piece,
                                      rows(dout, first, first + piece.embedded_rows()), frozen_row_,
                                      p.gradient(table_), scratch.order);
@@ -252,10 +230,10 @@ void PatchEmbedder<T>::backward(Pass<T> const& pass, kernels::Tokens const& toke
                                   p.gradient_vector(second_gain_), p.gradient_vector(second_bias_),
                                   scratch.workspace);
   kernels::column_sums<T>(pass.space, dz, p.gradient_vector(bias_), scratch.workspace);
-  for_each_piece(all, piece_rows(n), [&](StageRows const& piece, Index first) {
+  for_each_piece(all, history_, piece_bytes(all), [&](StageRows const& piece, Index first) {
     Index const count = piece.embedded_rows();
     Mat<T> gathered;
-    Mat<T> const normed = convolutions_ ? behind_history(scratch.d, count) : rows(scratch.normed, 0, count);
+    Mat<T> const normed = rows(scratch.normed, 0, count);
     Mat<T> const dz_piece = rows(dz, first, first + count);
     Vec<T> const mean_piece = range(scratch.mean, 0, count);
     Vec<T> const inverse_std_piece = range(scratch.inverse_std, 0, count);
@@ -276,11 +254,11 @@ void PatchEmbedder<T>::backward(Pass<T> const& pass, kernels::Tokens const& toke
 }
 
 template <class T>
-double PatchEmbedder<T>::forward_flops_per_row() const {
+double PatchEmbedder<T>::forward_flops(StageRows const& all) const {
   if (is_table_) return 0;
-  double const convolution =
-      convolutions_ ? static_cast<double>(convolved(1).rows()) * convolutions_->forward_flops_per_byte() : 0;
-  return convolution + 2.0 * static_cast<double>(width_) * static_cast<double>(patch_bytes_ * local_width_);
+  double const per_row = 2.0 * static_cast<double>(width_) * static_cast<double>(patch_bytes_ * local_width_);
+  return (convolutions_ ? convolutions_->forward_flops(convolved(all)) : 0) +
+         static_cast<double>(all.embedded_rows()) * per_row;
 }
 
 template class PatchEmbedder<float>;

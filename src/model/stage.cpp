@@ -72,8 +72,7 @@ template <class T>
 std::size_t Stage<T>::input_scratch(StageRows const& rows, bool backward) const {
   core::Arena arena = core::Arena::measuring();
   InputScratch::take(arena, *this, rows, backward);
-  return arena.peak() + (backward ? embedder_.backward_scratch(rows.embedded_rows())
-                                  : embedder_.forward_scratch(rows.embedded_rows()));
+  return arena.peak() + (backward ? embedder_.backward_scratch(rows) : embedder_.forward_scratch(rows));
 }
 
 template <class T>
@@ -137,7 +136,7 @@ void Stage<T>::project_backward(Pass<T> const& pass, ConstMat<T> dcontext, Const
 
 template <class T>
 double Stage<T>::forward_flops(StageRows const& rows, bool square, Index previous_total) const {
-  return static_cast<double>(rows.embedded_rows()) * embedder_.forward_flops_per_row() +
+  return embedder_.forward_flops(rows) +
          block_->forward_flops(rows.shape, rows.first_position, square, previous_total) +
          2.0 * static_cast<double>(rows.shape.rows()) * static_cast<double>(width_ * projected_width_);
 }

@@ -69,7 +69,7 @@ struct Problem {
   TokenBatch batch;
   std::vector<int> read;  ///< tokens of the embedded sub-patches in order
   kernels::StageRows rows;
-  Index height, y_width;
+  Index height;
   Storage storage;
   std::vector<double> table, dtable0, dy;
 
@@ -83,20 +83,20 @@ struct Problem {
              Index(c.span.first_position),
              Index(c.span.patches),
              Index(c.span.patch_bytes)},
-        height(Index(read.size() / c.span.patch_bytes)),
-        y_width(Index(c.span.patch_bytes * c.width)),
+        height(Index(read.size())),
         storage(how),
         table(OwnedMat<T>::random(c.vocabulary, Index(c.width), 1).values()),
         dtable0(OwnedMat<T>::random(c.vocabulary, Index(c.width), 2).values()),
-        dy(OwnedMat<T>::random(height, y_width, 3).values()) {}
+        dy(OwnedMat<T>::random(height, Index(c.width), 3).values()) {}
 
   OwnedMat<T> forward() const {
-    OwnedMat<T> const y(height, y_width, storage), in(c.vocabulary, Index(c.width), table, storage);
+    OwnedMat<T> const y(height, Index(c.width), storage), in(c.vocabulary, Index(c.width), table, storage);
     kernels::embedding_forward<T>(ExecSpace(), batch.tokens(), rows, in.span(), y.span());
     return y;
   }
   OwnedMat<T> backward(std::vector<double> const& start) const {
-    OwnedMat<T> const in(height, y_width, dy, storage), out(c.vocabulary, Index(c.width), start, storage);
+    OwnedMat<T> const in(height, Index(c.width), dy, storage),
+        out(c.vocabulary, Index(c.width), start, storage);
     Index const size = kernels::embedding_workspace(rows, c.vocabulary);
     Kokkos::View<Index*, kernels::MemSpace> const workspace("workspace", std::size_t(size) + 1);
     Kokkos::deep_copy(workspace, Index(-1));  // nothing may rely on a clean workspace
@@ -206,11 +206,11 @@ TEST(EmbeddingSplit, TwoSpansReadWhatOneReads) {
 
 TEST(EmbeddingChecks, WrongShapesThrow) {
   Problem<float> const p(cases[0]);
-  OwnedMat<float> const table(257, 5), narrow(p.height, p.y_width - 1);
+  OwnedMat<float> const table(257, 5), narrow(p.height, 4);
   EXPECT_THROW(
       kernels::embedding_forward<float>(ExecSpace(), p.batch.tokens(), p.rows, table.span(), narrow.span()),
       std::logic_error);
-  OwnedMat<float> const dy(p.height, p.y_width);
+  OwnedMat<float> const dy(p.height, 5);
   EXPECT_THROW(kernels::embedding_backward<float>(ExecSpace(), p.batch.tokens(), p.rows, dy.span(), -1,
                                                   table.span(), kernels::Vec<Index>()),
                std::logic_error);

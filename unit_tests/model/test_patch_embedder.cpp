@@ -17,13 +17,17 @@ using kernels::StageRows;
 
 constexpr Index patch_bytes = 64 * 64;
 
-ModelConfig config() { return small_config(Head::complete, {200, 64, 64}, Position::none, 20, 19); }
+ModelConfig config(bool convolutions) {
+  ModelConfig const linear = small_config(Head::complete, {200, 64, 64}, Position::none, 20, 19);
+  return convolutions ? with_convolutions(linear) : linear;
+}
 
 /// An embedder of its own, with the gradients that it leaves behind.
 template <class T>
 class Embedder {
  public:
-  Embedder() : embedder_(config(), 0, model::Ready::at_end, store_) {
+  explicit Embedder(ModelConfig const& config)
+      : width_(config.hidden_dims[0]), embedder_(config, 0, model::Ready::at_end, store_) {
     store_.allocate(true);
     randomise(store_, 61);
   }
@@ -31,11 +35,11 @@ class Embedder {
   /// Forward of the rows and backward from `dout`; the embedded rows. Adds to the gradients.
   std::vector<double> run(kernels::Tokens const& tokens, StageRows const& rows,
                           std::vector<double> const& dout) const {
-    Index const n = rows.embedded_rows(), width = config().hidden_dims[0];
-    core::Arena arena(std::max(embedder_.forward_scratch(n), embedder_.backward_scratch(n)));
+    Index const n = rows.embedded_rows();
+    core::Arena arena(std::max(embedder_.forward_scratch(rows), embedder_.backward_scratch(rows)));
     model::Pass<T> const pass{kernels::ExecSpace(), arena, store_, {}};
     OwnedVec<T> const tape(embedder_.tape_size(n));
-    OwnedMat<T> const out(n, width), d(n, width, dout);
+    OwnedMat<T> const out(n, width_), d(n, width_, dout);
     embedder_.forward(pass, tokens, rows, tape.span(), out.span());
     embedder_.backward(pass, tokens, rows, tape.span(), d.span());
     return out.values();
@@ -52,6 +56,7 @@ class Embedder {
   std::string const& name(std::size_t p) const { return store_.all()[p].name; }
 
  private:
+  Index width_;
   model::ParameterStore<T> store_;
   model::PatchEmbedder<T> embedder_;
 };
@@ -65,9 +70,10 @@ TYPED_TEST_SUITE(PatchEmbedders, Precisions);
 /// the same rows in calls of one piece each.
 TYPED_TEST(PatchEmbedders, PiecesOfUnequalSizeMakeOneWhole) {
   double const tolerance = std::is_same_v<TypeParam, double> ? 1e-12 : 1e-5;
-  Index const width = config().hidden_dims[0];
-  for (Index const windows : {1, 3}) {
-    SCOPED_TRACE(windows);
+  for (auto const& [windows, convolutions] : {std::pair<Index, bool>{1, false}, {3, false}, {1, true}}) {
+    SCOPED_TRACE(testing::Message() << windows << (convolutions ? " windows, convolutions" : " windows"));
+    ModelConfig const model = config(convolutions);
+    Index const width = model.hidden_dims[0];
     StageRows all;
     all.patches = windows == 1 ? 200 : 50;
     all.patch_bytes = patch_bytes;
@@ -90,7 +96,7 @@ TYPED_TEST(PatchEmbedders, PiecesOfUnequalSizeMakeOneWhole) {
     std::vector<double> const dout =
         random_values(static_cast<std::size_t>(all.embedded_rows() * width), 63, -1, 1);
 
-    Embedder<TypeParam> const whole, in_parts;
+    Embedder<TypeParam> const whole(model), in_parts(model);
     std::vector<double> const wanted = whole.run(batch.tokens(), all, dout);
     std::vector<double> got;
     for (StageRows const& part : parts) {
@@ -177,7 +183,7 @@ TYPED_TEST(PatchEmbedders, ConvolveLikeALoopOverTheWindow) {
   all.patch_bytes = patch;
   all.shape = {3, patches};
   Index const n = all.embedded_rows();
-  core::Arena arena(embedder.forward_scratch(n));
+  core::Arena arena(embedder.forward_scratch(all));
   model::Pass<TypeParam> const pass{kernels::ExecSpace(), arena, store, {}};
   OwnedVec<TypeParam> const tape(embedder.tape_size(n));
   OwnedMat<TypeParam> const out(n, width);
