@@ -22,16 +22,16 @@ constexpr Case cases[] = {
 
 template <class T>
 struct Arrays {
-  explicit Arrays(Case const& c)
-      : shape{{c.sequences, c.length}, c.heads, c.head_width, c.state, c.chunk},
+  explicit Arrays(Case const& of)
+      : shape{{of.sequences, of.length}, of.heads, of.head_width, of.state, of.chunk},
         x(random_matrix<T>(shape.sequences.rows(), shape.channels())),
-        b(random_matrix<T>(shape.sequences.rows(), c.state)),
-        c(random_matrix<T>(shape.sequences.rows(), c.state)),
-        dt(random_matrix<T>(shape.sequences.rows(), c.heads)),
+        b(random_matrix<T>(shape.sequences.rows(), of.state)),
+        c(random_matrix<T>(shape.sequences.rows(), of.state)),
+        dt(random_matrix<T>(shape.sequences.rows(), of.heads)),
         y(random_matrix<T>(shape.sequences.rows(), shape.channels())),
-        dt_bias(random_vector<T>(c.heads)),
-        a_log(random_vector<T>(c.heads)),
-        d(random_vector<T>(c.heads)),
+        dt_bias(random_vector<T>(of.heads)),
+        a_log(random_vector<T>(of.heads)),
+        d(random_vector<T>(of.heads)),
         workspace(random_vector<T>(kernels::ssd_backward_workspace<T>(shape, false))) {}
   kernels::SsdInputs<T> inputs() const { return {x, b, c, dt, dt_bias, a_log, d}; }
 
