@@ -44,7 +44,9 @@ class Program:
     def launch(self, *arguments, ranks=1, threads=1, **variables):
         """Command and environment."""
         command = [self.path, *arguments]
-        if ranks > 1:
+        if ranks == 1:  # Open MPI starts faster without a daemon, and would give its folders one name
+            variables = {"OMPI_MCA_ess_singleton_isolated": "1", "OMPI_MCA_orte_create_session_dirs": "0", **variables}
+        else:
             launcher, count, *flags = self.mpiexec
             command = [launcher, count, str(ranks), *flags, *command]
         return command, {**os.environ, "OMP_NUM_THREADS": str(threads), **variables}
