@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """Compiles headers alone, included twice, with the flags of a source file of their folder: those that no source file
-includes before anything else. The others, compiled first in a source file, only need a guard; the linter, which uses no
-precompiled header, compiles those source files.
+includes before anything else. The others, compiled first in a source file, only need a guard. Where the build precompiles
+Kokkos's headers, these stand before all of them, here and there.
 
 Usage: check_headers.py SOURCE_DIR BUILD_DIR     BUILD_DIR holds compile_commands.json
 """
@@ -27,9 +27,9 @@ def flags_by_folder(build):
         for word in words:
             if skip:
                 skip = False
-            elif word in ("-o", "-c", "-MF", "-MT", "-MQ", "-include"):  # -include: a precompiled header
+            elif word in ("-o", "-c", "-MF", "-MT", "-MQ"):
                 skip = True
-            elif word not in ("-MD", "-MMD", "-Winvalid-pch"):
+            elif word not in ("-MD", "-MMD"):
                 kept.append(word)
         result.setdefault(pathlib.Path(entry["file"]).parent, kept)
     return result
