@@ -402,7 +402,8 @@ def test_real(strata, folder):
     for row in profiled:
         parts = row.get("profile", {}).get("parts", {})
         check(set(analysis.PARTS) <= set(parts) and 0 < sum(parts.values()) <= 1.001 * row["profile"]["seconds"]
-              and (row["ranks"] > 1 or parts["MPI"] < 0.01 * row["profile"]["seconds"]), f"profile: {row}")
+              # One rank waits for nobody, but may lose its core in a call of MPI.
+              and (row["ranks"] > 1 or parts["MPI"] < 0.2 * row["profile"]["seconds"]), f"profile: {row}")
     rows = [row for row in rows if row["sweep"] != "profile"]
     check(all(row["status"] == "done" for row in rows), f"failed runs: {text}")
     check([(row["sweep"], row["value"], row["ranks"]) for row in rows] ==
