@@ -401,9 +401,10 @@ def test_real(strata, folder):
     check([row["ranks"] for row in profiled] == [1, 2, 1], f"profiles: {text}")
     for row in profiled:
         parts = row.get("profile", {}).get("parts", {})
-        check(set(analysis.PARTS) <= set(parts) and 0 < sum(parts.values()) <= 1.001 * row["profile"]["seconds"]
-              # One rank waits for nobody, but may lose its core in a call of MPI.
-              and (row["ranks"] > 1 or parts["MPI"] < 0.2 * row["profile"]["seconds"]), f"profile: {row}")
+        check(set(analysis.PARTS) <= set(parts) and 0 < sum(parts.values()) <= 1.001 * row["profile"]["seconds"], f"profile: {row}")
+    # One rank waits for nobody; that it loses its core in a call of MPI does not happen in every run.
+    check(min(row["profile"]["parts"]["MPI"] / row["profile"]["seconds"] for row in profiled if row["ranks"] == 1) < 0.01,
+          f"one rank waits in MPI: {profiled}")
     rows = [row for row in rows if row["sweep"] != "profile"]
     check(all(row["status"] == "done" for row in rows), f"failed runs: {text}")
     check([(row["sweep"], row["value"], row["ranks"]) for row in rows] ==

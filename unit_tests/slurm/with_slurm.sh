@@ -25,8 +25,8 @@ fi
 [ $# -gt 0 ] || fail "usage: with_slurm.sh [--pin] COMMAND..."
 unset "${!SLURM_@}" "${!SBATCH_@}" "${!SRUN_@}"
 
-folder=$(mktemp -d "${TMPDIR:-/tmp}/strata-slurm.XXXXXX")   # short, because sockets have short names
-chmod 755 "$folder"                                        # munge wants nobody else to be able to write
+folder=$(mktemp -d)   # a short name, because sockets have short names
+chmod 755 "$folder"   # munge wants nobody else to be able to write
 main=$BASHPID
 declare -a pids=()
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Compiles headers alone, included twice, with the flags of a source file of their folder: those that no source file
-includes before anything else. The others, compiled first in a source file, only need a guard. Where the build precompiles
-Kokkos's headers, these stand before all of them, here and there.
+"""Compiles headers alone, included twice, with the flags of a source file of their folder, without precompiled headers.
+Left out are those that include Kokkos's headers and come first in a source file: the build compiles them behind nothing
+but these, so they only need a guard.
 
 Usage: check_headers.py SOURCE_DIR BUILD_DIR     BUILD_DIR holds compile_commands.json
 """
@@ -27,9 +27,9 @@ def flags_by_folder(build):
         for word in words:
             if skip:
                 skip = False
-            elif word in ("-o", "-c", "-MF", "-MT", "-MQ"):
+            elif word in ("-o", "-c", "-MF", "-MT", "-MQ", "-include"):  # -include: a precompiled header
                 skip = True
-            elif word not in ("-MD", "-MMD"):
+            elif word not in ("-MD", "-MMD", "-Winvalid-pch"):
                 kept.append(word)
         result.setdefault(pathlib.Path(entry["file"]).parent, kept)
     return result
@@ -44,6 +44,19 @@ def included_first(root):
             if first and first[1].startswith('"'):
                 names.add(first[1].strip('"'))
     return names
+
+
+def include_kokkos(root):
+    """Names of the headers that include Kokkos's, by others or themselves."""
+    includes = {}
+    for folder in FOLDERS:
+        for header in (root / folder).rglob("*.hpp"):
+            includes[name_of(header, root)] = re.findall(r'^#include ["<]([^">]*)', header.read_text(), re.MULTILINE)
+    result, size = {"Kokkos_Core.hpp"}, 0
+    while len(result) > size:
+        size = len(result)
+        result |= {name for name, names in includes.items() if not result.isdisjoint(names)}
+    return result
 
 
 def name_of(header, root):
@@ -64,7 +77,7 @@ def compile_alone(header, flags, root):
 def main():
     root, build = (pathlib.Path(argument).resolve() for argument in sys.argv[1:3])
     flags = flags_by_folder(build)
-    proved = included_first(root)
+    proved = included_first(root) & include_kokkos(root)
     jobs, unguarded, others = [], [], 0
     for folder in FOLDERS:
         for header in sorted((root / folder).rglob("*.hpp")):
